@@ -1,0 +1,39 @@
+"""The only wiring: settings in, a record of objects out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from zhibei.engines import registry
+from zhibei.engines.base import Backend
+from zhibei.hardware.detect import detect
+from zhibei.plans import Hardware
+from zhibei.runtime.pool import Pool
+from zhibei.settings import Settings
+from zhibei.store.library import Library
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """What the edges use. Not a façade: they call ``app.library`` and ``app.pool`` themselves."""
+
+    settings: Settings
+    library: Library
+    pool: Pool
+    hardware: Callable[[], Hardware]
+
+    async def close(self) -> None:
+        """Stop every engine."""
+        await self.pool.close()
+
+
+def build(settings: Settings, *, backends: Mapping[str, Backend] | None = None) -> App:
+    """Build everything. Starts nothing, reads no model, makes no directory.
+
+    Args:
+        backends: engines by name, instead of those in the registry's table.
+    """
+    library = Library(settings.home)
+    engines = backends if backends is not None else {name: registry.create(name) for name in registry.ENGINES}
+    return App(settings, library, Pool(settings, library.resolve, detect, engines), detect)

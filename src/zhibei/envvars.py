@@ -1,0 +1,34 @@
+"""Every environment variable Zhibei reads: name, setting, meaning. Only this file names them; only settings.py reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EnvVar:
+    """A variable: its name, the dotted setting it sets, and what it is for."""
+
+    name: str
+    setting: str
+    meaning: str
+
+
+ENV_VARS = (
+    EnvVar("ZHIBEI_LANG", "lang", "Language of messages: en or zh."),
+    EnvVar("ZHIBEI_HOME", "home", "Directory of models and state."),
+    EnvVar("ZHIBEI_HOST", "server.host", "Address the server listens on, and that commands look for a server at."),
+    EnvVar("ZHIBEI_PORT", "server.port", "Port of the server."),
+    EnvVar("ZHIBEI_API_KEY", "server.api_key", "Key that clients must present; also presented by commands."),
+    EnvVar("ZHIBEI_ALLOWED_HOSTS", "server.allowed_hosts", "Host names, separated by commas, that requests may be addressed to."),
+    EnvVar("ZHIBEI_ORIGINS", "server.origins", "Web origins, separated by commas, whose pages may call the server."),
+    EnvVar("ZHIBEI_MAX_QUEUE", "server.max_queue", "Requests that may wait for a model before new ones are refused."),
+    EnvVar("ZHIBEI_KEEP_ALIVE", "keep_alive", "How long an idle model stays loaded: 5m, 0, forever."),
+    EnvVar("ZHIBEI_MAX_MODELS", "max_models", "Models that may be loaded at once; 0: as memory allows."),
+    EnvVar("ZHIBEI_MODEL", "model", "Model that run uses when none is named."),
+    EnvVar("ZHIBEI_ENGINE", "engine", "Engine to use: auto, llama.cpp or echo."),
+    EnvVar("ZHIBEI_CTX_SIZE", "load.ctx_size", "Context in tokens, instead of what fits."),
+    EnvVar("ZHIBEI_THREADS", "load.threads", "CPU threads, instead of the physical cores."),
+    EnvVar("ZHIBEI_GPU_LAYERS", "load.gpu_layers", "Layers on the GPU, instead of all."),
+)
+CONFIG_FILE_VAR = "ZHIBEI_CONFIG"

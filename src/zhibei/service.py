@@ -1,0 +1,87 @@
+"""What an edge can ask for, whether the work is done in this process or by a running server.
+
+``zhibei.local`` answers from an App in this process, ``zhibei.remote`` over HTTP; one suite tests both
+(``tests/contract/service``). Only the Protocol lives here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings
+from zhibei.events import GenerationEvent, Loading, PullEvent
+from zhibei.plans import LoadOptions, Resident, StoredModel
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a model is to be loaded and kept. ``keep_alive`` (``5m``, ``0``, ``forever``) None: as the settings say."""
+
+    load: LoadOptions = LoadOptions()
+    keep_alive: str | None = None
+
+
+class Service(Protocol):
+    """Every verb raises errors of ``zhibei.errors``, the same ones locally and remotely."""
+
+    async def version(self) -> str:
+        """The version of the Zhibei that answers."""
+        ...
+
+    async def list_models(self) -> Sequence[StoredModel]:
+        """All models in the store, broken ones included (``problem`` set), sorted by name."""
+        ...
+
+    async def show_model(self, name: str) -> StoredModel:
+        """One model. Raises ModelNotFound."""
+        ...
+
+    def pull(self, ref: str, *, name: str | None = None, copy: bool = False) -> AsyncGenerator[PullEvent, None]:
+        """Fetch or import a model, under ``name`` if given; ``copy`` copies a ``file:`` instead of using it in place."""
+        ...
+
+    async def remove_model(self, name: str) -> None:
+        """Remove a model; blobs that others use stay. Raises ModelNotFound."""
+        ...
+
+    async def copy_model(self, source: str, target: str) -> None:
+        """Give a model a second name. Raises ModelNotFound."""
+        ...
+
+    async def residents(self) -> Sequence[Resident]:
+        """The running models."""
+        ...
+
+    async def stop_model(self, name: str) -> None:
+        """Unload a running model. Raises ModelNotFound if it is not running."""
+        ...
+
+    def chat(
+        self, model: str, request: ChatRequest, options: RunOptions = RunOptions()
+    ) -> AsyncGenerator[Loading | GenerationEvent, None]:
+        """Continue a conversation, loading the model first where needed."""
+        ...
+
+    def complete(
+        self, model: str, request: CompletionRequest, options: RunOptions = RunOptions()
+    ) -> AsyncGenerator[Loading | GenerationEvent, None]:
+        """Continue raw text."""
+        ...
+
+    async def embed(self, model: str, request: EmbeddingRequest, options: RunOptions = RunOptions()) -> Embeddings:
+        """Vectors for texts."""
+        ...
+
+    async def tokenize(self, model: str, text: str, options: RunOptions = RunOptions()) -> tuple[int, ...]:
+        """Token ids of a text."""
+        ...
+
+    async def detokenize(self, model: str, tokens: tuple[int, ...], options: RunOptions = RunOptions()) -> str:
+        """Text of token ids."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; models that were loaded in this process are unloaded."""
+        ...

@@ -1,0 +1,279 @@
+"""Settings: defaults < config.toml < environment < flags, resolved once and frozen. The only reader of the environment.
+
+Building settings has no side effect; no directory is made here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from zhibei.chat import Sampling
+from zhibei.envvars import CONFIG_FILE_VAR, ENV_VARS
+from zhibei.errors import BadSetting, ZhibeiError
+from zhibei.plans import LoadOptions
+from zhibei.units import parse_keep_alive
+
+DEFAULT_PORT = 11435
+DEFAULT_MODEL = "smollm2:135m"
+LANGUAGES = ("en", "zh")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """The HTTP edge. ``allow_insecure_bind`` lets it listen beyond loopback without a key."""
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    api_key: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    max_queue: int = 128
+    max_body_bytes: int = 16 * 1024 * 1024
+    allow_insecure_bind: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings. ``keep_alive`` is a duration as text (``5m``); ``max_models`` 0 means as memory allows."""
+
+    lang: str | None = None
+    home: Path = Path()
+    model: str = DEFAULT_MODEL
+    engine: str = "auto"
+    keep_alive: str = "5m"
+    max_models: int = 0
+    load_timeout_s: float = 600.0
+    server: ServerSettings = ServerSettings()
+    load: LoadOptions = LoadOptions()
+    sampling: Sampling = Sampling()
+
+    @property
+    def keep_alive_s(self) -> float | None:
+        """Seconds an idle model stays loaded; None: for ever."""
+        return parse_keep_alive(self.keep_alive)
+
+
+Origin = Literal["default", "file", "environment", "flag"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Settings and where each dotted value came from: its origin and, for a file or variable, which."""
+
+    settings: Settings
+    origins: Mapping[str, tuple[Origin, str | None]] = field(default_factory=dict)
+    config_path: Path | None = None
+
+    def rows(self) -> list[tuple[str, object, Origin, str | None]]:
+        """``(dotted name, value, origin, which)`` of every setting, in order."""
+        found: list[tuple[str, object, Origin, str | None]] = []
+        for name, value in _walk(self.settings):
+            origin, which = self.origins.get(name, ("default", None))
+            found.append((name, value, origin, which))
+        return found
+
+
+def resolve(
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, config: Path | None = None
+) -> Resolved:
+    """Resolve all settings.
+
+    Args:
+        flags: dotted name → value; None values are "not given".
+        environ: instead of the process's environment.
+        config: instead of the default configuration file.
+
+    Raises:
+        BadSetting: a value, name or file that does not parse.
+    """
+    env = os.environ if environ is None else environ
+    path = config or (Path(env[CONFIG_FILE_VAR]) if env.get(CONFIG_FILE_VAR) else default_config_path())
+    settings = replace(Settings(), home=_default_home())
+    origins: dict[str, tuple[Origin, str | None]] = {}
+    for name, value in _read_file(path, explicit=config is not None or bool(env.get(CONFIG_FILE_VAR))):
+        settings = _with(settings, name, value, f"{path}: {name}")
+        origins[name] = ("file", str(path))
+    for var in ENV_VARS:
+        if env.get(var.name):
+            settings = _with(settings, var.setting, env[var.name], var.name)
+            origins[var.setting] = ("environment", var.name)
+    for name, value in (flags or {}).items():
+        if value is not None:
+            settings = _with(settings, name, value, name)
+            origins[name] = ("flag", None)
+    _check(settings)
+    return Resolved(settings, origins, path)
+
+
+def default_config_path() -> Path:
+    """Where ``config.toml`` is looked for, by the conventions of this system."""
+    from platformdirs import user_config_path
+
+    return user_config_path("zhibei", appauthor=False) / "config.toml"
+
+
+def locale_language(environ: Mapping[str, str] | None = None) -> str:
+    """``zh`` if the process's locale is Chinese, else ``en``."""
+    env = os.environ if environ is None else environ
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG", "LANGUAGE"):
+        value = env.get(name, "")
+        if value and value not in ("C", "POSIX"):
+            return "zh" if value.lower().startswith("zh") else "en"
+    return "en"
+
+
+def wants_color(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether a terminal should be given colours: not with ``NO_COLOR``, nor where ``TERM`` says it has none."""
+    env = os.environ if environ is None else environ
+    return not env.get("NO_COLOR") and env.get("TERM") != "dumb"
+
+
+def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment an engine's process gets: what programs and drivers need, and nothing that could be a secret."""
+    env = os.environ if environ is None else environ
+    keep = {key: value for key, value in env.items() if key in _CHILD_NAMES or key.startswith(_CHILD_PREFIXES)}
+    return {**keep, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+
+
+_CHILD_NAMES = frozenset(
+    "PATH HOME LANG LC_ALL LC_CTYPE TZ TMPDIR TEMP TMP SYSTEMROOT WINDIR COMSPEC LD_LIBRARY_PATH DYLD_LIBRARY_PATH "
+    "VIRTUAL_ENV PYTHONPATH PYTHONHOME USERPROFILE APPDATA LOCALAPPDATA NUMBER_OF_PROCESSORS XDG_CACHE_HOME".split()
+)
+_CHILD_PREFIXES = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "ROCM_", "HSA_", "ONEAPI_", "SYCL_", "GGML_", "OMP_", "KMP_", "VK_")
+
+
+def _default_home() -> Path:
+    from platformdirs import user_data_path
+
+    return user_data_path("zhibei", appauthor=False)
+
+
+def _read_file(path: Path, *, explicit: bool) -> list[tuple[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if explicit:
+            raise BadSetting("The configuration file {path} does not exist.", path=path) from None
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSetting("The configuration file {path} cannot be read: {error}", path=path, error=error) from None
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadSetting("The configuration file {path} is not valid TOML: {error}", path=path, error=error) from None
+    return _flatten(table, "")
+
+
+def _flatten(table: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        name = prefix + key
+        found += _flatten(value, name + ".") if isinstance(value, dict) else [(name, value)]
+    return found
+
+
+def _walk(settings: Any, prefix: str = "") -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        found += _walk(value, f"{prefix}{f.name}.") if is_dataclass(value) else [(prefix + f.name, value)]
+    return found
+
+
+def _with(settings: Any, name: str, value: Any, where: str) -> Any:
+    head, _, rest = name.partition(".")
+    hints = get_type_hints(type(settings))
+    if head not in hints or bool(rest) != is_dataclass(getattr(settings, head)):
+        known = ", ".join(sorted(key for key, _ in _walk(Settings())))
+        raise BadSetting(
+            "There is no setting {name!r} ({where}).", hint="Known settings: {known}", name=name, where=where, known=known
+        )
+    if rest:
+        return replace(settings, **{head: _with(getattr(settings, head), rest, value, where)})
+    try:
+        return replace(settings, **{head: _convert(hints[head], value)})
+    except (ValueError, TypeError):
+        raise BadSetting(
+            "{where} cannot be {value!r}.", hint="It takes {kind}.", where=where, value=value, kind=_describe(hints[head])
+        ) from None
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if value not in args:
+            raise ValueError(value)
+        return value
+    if origin is tuple:
+        items = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else list(value)
+        if get_origin(args[0]) is tuple:
+            return tuple((str(item[0]), float(item[1])) if isinstance(item, (list, tuple)) else _weighted(item) for item in items)
+        return tuple(_convert(args[0], item) for item in items)
+    if args:
+        for option in args:
+            if option is not type(None):
+                return _convert(option, value)
+    return _convert_plain(hint, value)
+
+
+def _convert_plain(hint: Any, value: Any) -> Any:
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        word = str(value).lower()
+        if word not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+            raise ValueError(value)
+        return word in ("1", "true", "yes", "on")
+    if isinstance(value, bool):
+        raise ValueError(value)
+    if hint is int:
+        number = int(value)
+        if isinstance(value, float) and number != value:
+            raise ValueError(value)
+        return number
+    if hint is Path:
+        return Path(str(value)).expanduser().absolute()
+    if hint is str and not isinstance(value, (str, int, float)):
+        raise ValueError(value)
+    return hint(value)
+
+
+def _weighted(item: str) -> tuple[str, float]:
+    path, _, scale = item.rpartition("=")
+    return (path, float(scale)) if path else (item, 1.0)
+
+
+def _describe(hint: Any) -> str:
+    args = [a for a in get_args(hint) if a is not type(None)]
+    if get_origin(hint) is Literal:
+        return " | ".join(str(a) for a in args)
+    if get_origin(hint) is tuple:
+        return "list"
+    return (
+        _describe(args[0])
+        if args
+        else {"int": "whole number", "float": "number", "bool": "true | false"}.get(hint.__name__, "text")
+    )
+
+
+def _check(settings: Settings) -> None:
+    if settings.lang is not None and settings.lang not in LANGUAGES:
+        raise BadSetting("There is no language {lang!r}.", hint="Use en or zh.", lang=settings.lang)
+    if not 0 <= settings.server.port <= 65535:
+        raise BadSetting("{port} is not a port.", hint="Ports are 1 to 65535; 0 takes a free one.", port=settings.server.port)
+    for name, value in (("server.max_queue", settings.server.max_queue), ("max_models", settings.max_models)):
+        if value < 0:
+            raise BadSetting("{name} cannot be negative.", name=name)
+    try:
+        parse_keep_alive(settings.keep_alive)
+    except ZhibeiError as error:
+        raise BadSetting(error.message, hint=error.hint, **error.values) from None
