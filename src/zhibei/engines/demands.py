@@ -1,0 +1,64 @@
+"""What a request demands of an engine, checked before it runs: a demand that cannot be met is an error, not silence."""
+
+from __future__ import annotations
+
+from zhibei.chat import ChatRequest, CompletionRequest, ImagePart
+from zhibei.errors import Unsupported
+from zhibei.plans import Ability
+
+
+def check_chat(request: ChatRequest, abilities: frozenset[Ability], num_slots: int) -> None:
+    """Raise Unsupported if ``request`` asks for what ``abilities`` lacks."""
+    _need(abilities, "chat", "messages", "This model cannot chat: it has no chat template, or it is an embedding model.")
+    if request.tools and request.tool_choice.mode != "none":
+        _need(
+            abilities,
+            "tools",
+            "tools",
+            "This model's chat template has no tools.",
+            hint="Choose a model that was made for tools.",
+        )
+    if request.response_format.kind != "text":
+        _need(abilities, "grammar", "response_format", "This engine cannot hold an answer to a format.")
+    if request.top_logprobs is not None:
+        _need(abilities, "logprobs", "logprobs", "This engine gives no log-probabilities.")
+    if any(isinstance(part, ImagePart) for message in request.messages for part in message.parts):
+        _need(
+            abilities,
+            "vision",
+            "messages",
+            "This model cannot see images.",
+            hint="Choose a vision model, and load it with its --mmproj file.",
+        )
+    _check_choices(request.num_choices, num_slots)
+
+
+def check_completion(request: CompletionRequest, abilities: frozenset[Ability], num_slots: int) -> None:
+    """Raise Unsupported if ``request`` asks for what ``abilities`` lacks."""
+    _need(abilities, "complete", "prompt", "This model cannot continue text; it makes embeddings.")
+    if request.response_format.kind != "text":
+        _need(abilities, "grammar", "response_format", "This engine cannot hold an answer to a format.")
+    if request.top_logprobs is not None:
+        _need(abilities, "logprobs", "logprobs", "This engine gives no log-probabilities.")
+    _check_choices(request.num_choices, num_slots)
+
+
+def need(abilities: frozenset[Ability], ability: Ability) -> None:
+    """Raise Unsupported if the model was not loaded for ``ability``."""
+    _need(abilities, ability, None, "This model, as it is loaded, cannot do this: {ability}.")
+
+
+def _need(abilities: frozenset[Ability], ability: Ability, param: str | None, message: str, *, hint: str | None = None) -> None:
+    if ability not in abilities:
+        raise Unsupported(message, hint=hint, param=param, ability=ability)
+
+
+def _check_choices(num_choices: int, num_slots: int) -> None:
+    if num_choices > num_slots:
+        raise Unsupported(
+            "{num_choices} answers were asked for at once; this model was loaded for {num_slots}.",
+            hint="Ask for fewer, or load the model with a larger --parallel.",
+            param="n",
+            num_choices=num_choices,
+            num_slots=num_slots,
+        )

@@ -1,0 +1,170 @@
+"""The child: hosts ``xllamacpp.Server`` on a loopback port that only the parent's key opens.
+
+Reads its order from standard input, answers there with its address on standard output, and ends when standard input
+closes or the parent dies. Whatever native code prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from zhibei.engines.llama_cpp import order
+from zhibei.plans import EngineSpec
+
+_PR_SET_PDEATHSIG = 1
+_GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30}
+_POOLING = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}
+_ALL_LAYERS = 999
+
+
+def main() -> None:
+    """Run until told to stop."""
+    parent = os.getppid()
+    _die_with_parent(parent)
+    answers = _claim_stdout()
+    spec, key = order.decode(sys.stdin.buffer.readline())
+    try:
+        import xllamacpp
+    except ImportError as error:
+        _answer(answers, missing_library(str(error)))
+        return
+    try:
+        server = xllamacpp.Server(parameters(xllamacpp, spec, key))
+    except RuntimeError as error:
+        _answer(answers, {"problem": str(error)})
+        return
+    watcher = threading.Thread(target=_end_with_stdin, daemon=True)
+    watcher.start()
+    _answer(answers, {"address": server.listening_address})
+    while True:
+        signal.pause() if hasattr(signal, "pause") else watcher.join()
+
+
+def missing_library(problem: str) -> dict[str, Any]:
+    """The answer to an import that failed: what is missing and how to get it."""
+    if "libgomp" in problem:
+        return {
+            "missing": "llama.cpp needs the system library libgomp, which is not installed.",
+            "hint": "Install it: apt install libgomp1 (Debian, Ubuntu), dnf install libgomp (Fedora), apk add libgomp (Alpine).",
+        }
+    return {
+        "missing": "The engine llama.cpp cannot be loaded: {problem}",
+        "hint": "Install it again: pip install --force-reinstall xllamacpp",
+        "values": {"problem": problem},
+    }
+
+
+def parameters(xllamacpp: Any, spec: EngineSpec, key: str) -> Any:
+    """``CommonParams`` for a spec: every field of it, and nothing left open that could be reached from outside."""
+    params = xllamacpp.CommonParams()
+    params.model.path = spec.model_path
+    params.model_alias = {spec.model_name}
+    _set_service(params, key)
+    params.n_ctx = spec.ctx_size * spec.num_slots
+    params.n_parallel = spec.num_slots
+    params.kv_unified = False
+    params.n_batch = spec.batch_size
+    params.n_ubatch = spec.ubatch_size
+    if spec.threads is not None:
+        params.cpuparams.n_threads = spec.threads
+    params.cpuparams_batch.n_threads = spec.threads_batch or spec.threads or -1
+    params.cache_type_k = xllamacpp.ggml_type(_GGML_TYPES[spec.cache_type_k])
+    params.cache_type_v = xllamacpp.ggml_type(_GGML_TYPES[spec.cache_type_v])
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type({"auto": -1, "off": 0, "on": 1}[spec.flash_attn])
+    params.cache_ram_mib = spec.prompt_cache_bytes >> 20
+    params.load_mode = xllamacpp.llama_load_mode(_load_mode(spec))
+    # The engine may only move layers by itself where the plan left their number to it; it never changes the context.
+    params.fit_params = spec.gpu_layers is None
+    params.n_gpu_layers = -1 if spec.gpu_layers is None else min(spec.gpu_layers, _ALL_LAYERS)
+    params.main_gpu = spec.main_gpu
+    if spec.tensor_split:
+        params.tensor_split = list(spec.tensor_split)
+    if spec.rope_freq_base is not None:
+        params.rope_freq_base = spec.rope_freq_base
+    if spec.rope_freq_scale is not None:
+        params.rope_freq_scale = spec.rope_freq_scale
+    _set_extras(xllamacpp, params, spec)
+    _set_task(xllamacpp, params, spec)
+    return params
+
+
+def _set_service(params: Any, key: str) -> None:
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.api_keys = [key]
+    # No page may read an answer: an origin that no page has.
+    params.cors_origins = "null.invalid"
+    params.cors_credentials = False
+    params.ui = False
+    params.endpoint_props = True
+    params.endpoint_slots = True
+    params.endpoint_metrics = False
+    params.use_jinja = True
+    params.ctx_shift = False
+
+
+def _set_extras(xllamacpp: Any, params: Any, spec: EngineSpec) -> None:
+    if spec.lora:
+        params.lora_adapters = [_adapter(xllamacpp, path, scale) for path, scale in spec.lora]
+    if spec.mmproj_path is not None:
+        params.mmproj.path = spec.mmproj_path
+    if spec.draft_model_path is not None:
+        params.speculative.draft.mparams.path = spec.draft_model_path
+        params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
+    if spec.chat_template is not None:
+        params.chat_template = spec.chat_template
+    params.enable_reasoning = {"auto": -1, "off": 0, "on": 1}[spec.reasoning]
+
+
+def _adapter(xllamacpp: Any, path: str, scale: float) -> Any:
+    adapter = xllamacpp.CommonAdapterLoraInfo()
+    adapter.path, adapter.scale = path, scale
+    return adapter
+
+
+def _set_task(xllamacpp: Any, params: Any, spec: EngineSpec) -> None:
+    if spec.task == "generate":
+        return
+    params.embedding = True
+    pooling = spec.pooling or ("rank" if spec.task == "rerank" else None)
+    if pooling is not None:
+        params.pooling_type = xllamacpp.llama_pooling_type(_POOLING[pooling])
+
+
+def _load_mode(spec: EngineSpec) -> int:
+    return {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}[(spec.mmap, spec.mlock)]
+
+
+def _claim_stdout() -> int:
+    """Keep standard output for answers alone; what native code prints there goes to standard error."""
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    return answers
+
+
+def _answer(answers: int, answer: dict[str, Any]) -> None:
+    os.write(answers, json.dumps(answer).encode("utf-8") + b"\n")
+
+
+def _die_with_parent(parent: int) -> None:
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _end_with_stdin() -> None:
+    while sys.stdin.buffer.read(4096):
+        continue
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

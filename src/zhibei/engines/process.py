@@ -1,0 +1,268 @@
+"""One child process that serves one model. Owns its life: start, ready, busy, stop, and every way it can end.
+
+States: stopped → starting → ready ⇄ busy → stopping → stopped; failed after an end nobody asked for. The child gets one
+line of JSON on standard input (what to load, and the key it must demand), answers with one line of JSON on standard
+output, and then only writes to its log, standard error. It lives in a process group of its own, with an environment that
+holds no secrets, and ends when standard input closes: it cannot outlive this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import orjson
+import psutil
+
+from zhibei.engines.base import EngineStatus, LogSink
+from zhibei.errors import EngineDied, EngineMissing, EngineStartFailed
+from zhibei.settings import child_environment
+
+State = Literal["stopped", "starting", "ready", "busy", "stopping", "failed"]
+
+STOP_GRACE_S = 5.0
+LOG_LINES = 200
+LOG_LINE_BYTES = 4096
+TAIL_LINES = 12
+MAX_ANSWER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Where a child can be reached: the base address of its HTTP server, and the key it demands."""
+
+    address: str
+    key: str
+
+
+class EngineProcess:
+    """A child that can be asked for again and again; see ``ensure_ready``."""
+
+    def __init__(self, name: str, command: Sequence[str], order: Callable[[str], bytes], log: LogSink) -> None:
+        """Does not start anything.
+
+        Args:
+            name: the model's, for messages.
+            command: program and arguments; holds no secret, since other users can see it.
+            order: key → the line of JSON the child is given on standard input.
+            log: receives the child's lines as they come.
+        """
+        self._name = name
+        self._command = tuple(command)
+        self._order = order
+        self._log = log
+        self._lock = asyncio.Lock()
+        self._state: State = "stopped"
+        self._num_calls = 0
+        self._child: asyncio.subprocess.Process | None = None
+        self._ready: Ready | None = None
+        self._lines: deque[str] = deque(maxlen=LOG_LINES)
+        self._watchers: tuple[asyncio.Task[None], ...] = ()
+        self._closed = False
+
+    @property
+    def state(self) -> State:
+        """Where it is in its life."""
+        return "busy" if self._state == "ready" and self._num_calls else self._state
+
+    def status(self) -> EngineStatus:
+        """State, process and the memory it holds itself (resident, shared pages not counted twice)."""
+        pid = self._child.pid if self._child is not None and self._child.returncode is None else None
+        return EngineStatus(self.state, pid, None if pid is None else _memory_bytes(pid))
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Count a call that is under way."""
+        self._num_calls += 1
+        try:
+            yield
+        finally:
+            self._num_calls -= 1
+
+    async def ensure_ready(self) -> Ready:
+        """Start the child if it does not run; one start at a time, however many ask.
+
+        Raises:
+            EngineMissing: it said that something it needs is not installed.
+            EngineStartFailed: it did not come up, or this object was closed.
+        """
+        ready = self._ready
+        if ready is not None and self._state == "ready":
+            return ready
+        async with self._lock:
+            if self._ready is not None and self._state == "ready":
+                return self._ready
+            if self._closed:
+                raise EngineStartFailed("{model} is being unloaded.", hint="Ask again.", model=self._name)
+            return await self._start()
+
+    async def died(self) -> EngineDied:
+        """The error for a call that lost its connection; waits a moment for the child's end, to say how it ended."""
+        child = self._child
+        if child is not None:
+            with _quiet_timeout():
+                await asyncio.wait_for(asyncio.shield(child.wait()), 2.0)
+        how = "unknown" if child is None or child.returncode is None else describe_exit(child.returncode)
+        return EngineDied(
+            "The engine of {model} stopped while it was answering: {how}.",
+            hint="Ask again: it is started anew. If it happens again, see the log lines and try a smaller --ctx-size.",
+            log_tail=self.log_tail(),
+            model=self._name,
+            how=how,
+        )
+
+    def log_tail(self) -> tuple[str, ...]:
+        """The child's last lines."""
+        return tuple(self._lines)[-TAIL_LINES:]
+
+    async def close(self) -> None:
+        """End the child: SIGTERM to its group, SIGKILL after a grace. Idempotent."""
+        self._closed = True
+        async with self._lock:
+            await self._end("stopped")
+
+    async def _start(self) -> Ready:
+        await self._end("starting")
+        self._lines.clear()
+        key = secrets.token_urlsafe(32)
+        try:
+            self._child = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=child_environment(),
+                cwd=os.path.abspath(os.sep),  # noqa: PTH100  a directory nobody can plant modules in
+                start_new_session=True,
+                limit=MAX_ANSWER_BYTES,
+            )
+            drain = asyncio.create_task(self._drain(self._child))
+            self._watchers = (drain,)
+            address = await self._handshake(self._child, key)
+        except BaseException:
+            await self._end("failed")
+            raise
+        self._ready, self._state = Ready(address, key), "ready"
+        self._watchers = (drain, asyncio.create_task(self._watch(self._child)))
+        return self._ready
+
+    async def _handshake(self, child: asyncio.subprocess.Process, key: str) -> str:
+        assert child.stdin is not None and child.stdout is not None
+        try:
+            child.stdin.write(self._order(key) + b"\n")
+            await child.stdin.drain()
+            answer = orjson.loads(await child.stdout.readline() or b"null")
+        except (OSError, ValueError, asyncio.LimitOverrunError):
+            answer = None
+        if isinstance(answer, dict) and isinstance(answer.get("address"), str):
+            return str(answer["address"])
+        if isinstance(answer, dict) and "missing" in answer:
+            raise EngineMissing(str(answer["missing"]), hint=answer.get("hint"), **answer.get("values", {}))
+        await self._drained()
+        problem = str(answer["problem"]) if isinstance(answer, dict) and "problem" in answer else None
+        raise EngineStartFailed(
+            "{model} could not be loaded: {problem}",
+            hint="The engine's last lines are below. Check the file with zhibei show {model}; try a smaller --ctx-size.",
+            log_tail=self.log_tail(),
+            model=self._name,
+            problem=problem or describe_exit(await child.wait()),
+        )
+
+    async def _drained(self) -> None:
+        """Wait a moment for the last lines of a child that is ending."""
+        with _quiet_timeout():
+            await asyncio.wait_for(asyncio.shield(self._watchers[0]), 2.0)
+
+    async def _drain(self, child: asyncio.subprocess.Process) -> None:
+        """Read the log in raw pieces: a long line or bytes that are no text must never stop the child."""
+        assert child.stderr is not None
+        rest = b""
+        while piece := await child.stderr.read(65536):
+            *lines, rest = (rest + piece).split(b"\n")
+            rest = rest[:LOG_LINE_BYTES]
+            for line in lines:
+                self._keep(line)
+        if rest:
+            self._keep(rest)
+
+    def _keep(self, line: bytes) -> None:
+        text = line[:LOG_LINE_BYTES].decode("utf-8", "replace").rstrip()
+        self._lines.append(text)
+        self._log(text)
+
+    async def _watch(self, child: asyncio.subprocess.Process) -> None:
+        await child.wait()
+        if child is self._child and self._state == "ready":
+            self._state, self._ready = "failed", None
+            _kill_group(child.pid, signal.SIGKILL)
+
+    async def _end(self, state: State) -> None:
+        child, self._child, self._ready = self._child, None, None
+        watchers, self._watchers = self._watchers, ()
+        if child is not None:
+            self._state = "stopping"
+            await _terminate(child)
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+        if child is not None and child.stdin is not None:
+            child.stdin.close()
+        self._state = state
+
+
+async def _terminate(child: asyncio.subprocess.Process) -> None:
+    """SIGTERM, a grace, SIGKILL; to the whole group, so that nothing the child started is left."""
+    if child.returncode is None:
+        _kill_group(child.pid, signal.SIGTERM)
+        with _quiet_timeout():
+            await asyncio.wait_for(asyncio.shield(child.wait()), STOP_GRACE_S)
+    _kill_group(child.pid, signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+    await child.wait()
+
+
+def _kill_group(pid: int, number: int) -> None:
+    try:
+        if sys.platform == "win32":
+            os.kill(pid, number)
+        else:
+            os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+@contextmanager
+def _quiet_timeout() -> Iterator[None]:
+    try:
+        yield
+    except asyncio.TimeoutError:
+        return
+
+
+def _memory_bytes(pid: int) -> int | None:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None
+
+
+def describe_exit(code: int) -> str:
+    """An exit code or signal in words."""
+    if code >= 0:
+        return "it ended by itself" if code == 0 else f"exit code {code}"
+    meanings = {
+        9: "killed by the system, usually because memory ran out",
+        4: "illegal instruction: this processor lacks one that the engine was built for",
+        6: "the engine aborted on an error of its own",
+        7: "bus error: the model file changed or the disk failed while it was used",
+        11: "segmentation fault in the engine",
+        15: "terminated by somebody",
+    }
+    return f"signal {-code} ({meanings.get(-code, 'ended by a signal')})"

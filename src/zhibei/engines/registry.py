@@ -1,0 +1,58 @@
+"""The table of engines. Owns name → class and the choice by format; imports an engine only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+
+from zhibei.engines.base import Backend
+from zhibei.errors import BadSetting, EngineMissing
+from zhibei.plans import EngineInfo, ModelInfo, Task
+
+ENGINES: Mapping[str, str] = {
+    "llama.cpp": "zhibei.engines.llama_cpp.backend:LlamaCppBackend",
+    "echo": "zhibei.engines.echo:EchoBackend",
+}
+# Tried in this order when nobody names an engine; echo is for tests and is only used when named.
+AUTOMATIC = ("llama.cpp",)
+
+
+def create(name: str) -> Backend:
+    """The backend of a name.
+
+    Raises:
+        BadSetting: there is no such engine.
+    """
+    if name not in ENGINES:
+        raise BadSetting("There is no engine {name!r}.", hint="Use auto, {known}.", name=name, known=", ".join(ENGINES))
+    module, _, attribute = ENGINES[name].partition(":")
+    backend: Backend = getattr(import_module(module), attribute)()
+    return backend
+
+
+def choose(wanted: str, info: ModelInfo | None, task: Task, known: Mapping[str, EngineInfo]) -> EngineInfo:
+    """The engine for a model: the wanted one, or with ``auto`` the first that is installed and reads its format.
+
+    Raises:
+        BadSetting: the wanted engine does not exist.
+        EngineMissing: none can run it here.
+    """
+    model_format = info.format if info is not None else "unknown"
+    names = AUTOMATIC if wanted == "auto" else (wanted,)
+    problem: EngineInfo | None = None
+    for name in names:
+        if name not in known:
+            raise BadSetting("There is no engine {name!r}.", hint="Use auto, {known}.", name=name, known=", ".join(known))
+        engine = known[name]
+        if engine.installed and model_format in engine.formats and task in engine.tasks:
+            return engine
+        if not engine.installed and model_format in engine.formats:
+            problem = engine
+    if problem is not None:
+        raise EngineMissing(problem.problem or "The engine {engine} is not installed.", hint=problem.hint, engine=problem.name)
+    raise EngineMissing(
+        "No engine here can run a model of the format {format} for the task {task}.",
+        hint="Pull the model as GGUF, which llama.cpp runs.",
+        format=model_format,
+        task=task,
+    )

@@ -1,0 +1,1 @@
+"""Who runs, who waits, who is evicted. ``scheduler.py`` and ``eviction.py`` decide; ``pool.py`` acts."""
