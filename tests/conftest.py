@@ -1,0 +1,41 @@
+"""Fixtures every test may use: a home of its own, and the default model, pulled once a run by our own command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODEL = "smollm2:135m"
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's own configuration or models."""
+    for name in [name for name in os.environ if name.startswith("ZHIBEI_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ZHIBEI_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in ("LC_ALL", "LC_MESSAGES", "LANGUAGE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LANG", "C.UTF-8")
+
+
+@pytest.fixture(scope="session")
+def smollm2_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ZHIBEI_HOME in which the default model is present."""
+    home = tmp_path_factory.mktemp("models")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ZHIBEI_")}
+    subprocess.run([sys.executable, "-m", "zhibei", "--home", str(home), "pull", MODEL], env=environment, check=True, timeout=600)
+    return home
+
+
+@pytest.fixture(scope="session")
+def smollm2_path(smollm2_home: Path) -> Path:
+    """The default model's GGUF file."""
+    from zhibei.store.library import Library
+
+    return Library(smollm2_home).resolve(MODEL).model_path
