@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from zhibei.chat import (
     ChatRequest,
@@ -70,7 +70,7 @@ class AsyncModel:
         self.name = name
 
     async def chat(
-        self, said: Said, *, tools: Sequence[Tool] = (), format: ResponseFormat = ResponseFormat(), **how: object
+        self, said: Said, *, tools: Sequence[Tool] = (), format: ResponseFormat = ResponseFormat(), **how: Any
     ) -> Answer:
         """The answer to a text, a message or a conversation.
 
@@ -82,7 +82,7 @@ class AsyncModel:
         """
         return await collect(self.events(said, tools=tools, format=format, **how))
 
-    async def stream(self, said: Said, **how: object) -> AsyncGenerator[str, None]:
+    async def stream(self, said: Said, **how: Any) -> AsyncGenerator[str, None]:
         """The answer's text, piece by piece; takes what ``chat`` takes."""
         async with aclosing(self.events(said, **how)) as events:
             async for event in events:
@@ -90,14 +90,14 @@ class AsyncModel:
                     yield event.text
 
     def events(
-        self, said: Said, *, tools: Sequence[Tool] = (), format: ResponseFormat = ResponseFormat(), **how: object
+        self, said: Said, *, tools: Sequence[Tool] = (), format: ResponseFormat = ResponseFormat(), **how: Any
     ) -> AsyncGenerator[GenerationEvent, None]:
         """The answer as typed events; takes what ``chat`` takes."""
         sampling, limits = _how(how)
         request = ChatRequest(_messages(said), sampling, limits, tuple(tools), response_format=format)
         return _without_loading(self._service.chat(self.name, request, self._options))
 
-    async def complete(self, prompt: str, **how: object) -> Answer:
+    async def complete(self, prompt: str, **how: Any) -> Answer:
         """The continuation of raw text, without a chat template."""
         sampling, limits = _how(how)
         request = CompletionRequest(prompt, sampling, limits)
@@ -136,19 +136,19 @@ class Model:
         self._runner = runner
         self.name = model.name
 
-    def chat(self, said: Said, *, tools: Sequence[Tool] = (), format: ResponseFormat = ResponseFormat(), **how: object) -> Answer:
+    def chat(self, said: Said, *, tools: Sequence[Tool] = (), format: ResponseFormat = ResponseFormat(), **how: Any) -> Answer:
         """The answer to a text, a message or a conversation; see ``AsyncModel.chat``."""
         return self._runner.wait(self._model.chat(said, tools=tools, format=format, **how))
 
-    def stream(self, said: Said, **how: object) -> Iterator[str]:
+    def stream(self, said: Said, **how: Any) -> Iterator[str]:
         """The answer's text, piece by piece."""
         return self._runner.iterate(self._model.stream(said, **how))
 
-    def events(self, said: Said, **how: object) -> Iterator[GenerationEvent]:
+    def events(self, said: Said, **how: Any) -> Iterator[GenerationEvent]:
         """The answer as typed events."""
-        return self._runner.iterate(self._model.events(said, **how))  # type: ignore[arg-type]
+        return self._runner.iterate(self._model.events(said, **how))
 
-    def complete(self, prompt: str, **how: object) -> Answer:
+    def complete(self, prompt: str, **how: Any) -> Answer:
         """The continuation of raw text."""
         return self._runner.wait(self._model.complete(prompt, **how))
 
@@ -192,6 +192,9 @@ class Runner:
 
     def wait(self, work: Coroutine[object, None, T]) -> T:
         """The result of a coroutine."""
+        if not self.running:
+            work.close()
+            raise BadRequest("This model was closed.", hint="Load it again.")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -201,14 +204,17 @@ class Runner:
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
         """An async generator as a plain one; leaving it early closes the other."""
+        # A step that was interrupted (Ctrl-C) may still be ending on the other thread when the generator is to be closed.
+        turn = asyncio.Lock()
         try:
             while True:
                 try:
-                    yield self.wait(_next(items))
+                    yield self.wait(_next(items, turn))
                 except StopAsyncIteration:
                     return
         finally:
-            self.wait(items.aclose())
+            if self.running:
+                self.wait(_close(items, turn))
 
     def stop(self) -> None:
         """End the thread."""
@@ -322,8 +328,14 @@ async def _without_loading(
                 yield event
 
 
-async def _next(items: AsyncGenerator[T, None]) -> T:
-    return await items.__anext__()
+async def _next(items: AsyncGenerator[T, None], turn: asyncio.Lock) -> T:
+    async with turn:
+        return await items.__anext__()
+
+
+async def _close(items: AsyncGenerator[T, None], turn: asyncio.Lock) -> None:
+    async with turn:
+        await items.aclose()
 
 
 def _messages(said: Said) -> tuple[Message, ...]:
@@ -333,8 +345,8 @@ def _messages(said: Said) -> tuple[Message, ...]:
 
 
 def _how(how: dict[str, object]) -> tuple[Sampling, Limits]:
-    limits = {key: how.pop(key) for key in ("max_tokens", "stop", "ignore_eos") if key in how}
-    stop = limits.get("stop", ())
+    limits: dict[str, object] = {key: how.pop(key) for key in ("max_tokens", "stop", "ignore_eos") if key in how}
+    stop = limits.get("stop") or ()
     limits["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)  # type: ignore[arg-type]
     return _fields(Sampling, how), _fields(Limits, limits)
 

@@ -32,6 +32,8 @@ A message is an English template and its values, so that an edge can show it in 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class ZhibeiError(Exception):
     """Base of all named failures.
@@ -49,14 +51,20 @@ class ZhibeiError(Exception):
         super().__init__(message)
 
     def __str__(self) -> str:
-        return self.message.format_map(self.values) if self.values else self.message
+        return _filled(self.message, self.values)
 
     @property
     def hint_text(self) -> str | None:
         """The English hint with its values filled in."""
-        if self.hint is None:
-            return None
-        return self.hint.format_map(self.values) if self.values else self.hint
+        return None if self.hint is None else _filled(self.hint, self.values)
+
+
+def _filled(template: str, values: Mapping[str, object]) -> str:
+    # A template may come from another process; an error that cannot be shown would hide the one it tells of.
+    try:
+        return template.format_map(values) if values else template
+    except (LookupError, ValueError, TypeError, AttributeError):
+        return template
 
 
 class UserError(ZhibeiError):

@@ -6,48 +6,29 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from zhibei import __version__
 from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings
 from zhibei.events import GenerationEvent, Loading, PullEvent
-from zhibei.plans import Resident, StoredModel
-from zhibei.refs import ModelName, ModelRef
+from zhibei.plans import Resident
+from zhibei.refs import ModelRef
 from zhibei.service import RunOptions
+from zhibei.store.verbs import StoreVerbs
 
 if TYPE_CHECKING:
     from zhibei.app import App
 
 
-class LocalService:
+class LocalService(StoreVerbs):
     """See the protocol."""
 
     def __init__(self, app: App) -> None:
+        super().__init__(app.library)
         self._app = app
-
-    async def version(self) -> str:
-        """This Zhibei's version."""
-        return __version__
-
-    async def list_models(self) -> Sequence[StoredModel]:
-        """All models in the store."""
-        return self._app.library.list()
-
-    async def show_model(self, name: str) -> StoredModel:
-        """One model."""
-        return self._app.library.resolve(name)
 
     async def pull(self, ref: str, *, name: str | None = None, copy: bool = False) -> AsyncGenerator[PullEvent, None]:
         """Fetch or import a model."""
         async with aclosing(self._app.library.pull(ModelRef.parse(ref), name=name, copy=copy)) as events:
             async for event in events:
                 yield event
-
-    async def remove_model(self, name: str) -> None:
-        """Remove a model."""
-        self._app.library.remove(ModelName.parse(name))
-
-    async def copy_model(self, source: str, target: str) -> None:
-        """Give a model a second name."""
-        self._app.library.copy(ModelName.parse(source), ModelName.parse(target))
 
     async def residents(self) -> Sequence[Resident]:
         """The running models."""

@@ -13,12 +13,14 @@ Grammar::
     tag        = 1*64( a-z 0-9 . _ - ), begins with a letter or digit; "latest" if absent
 
 Local names are compared without regard to case and kept in lower case. Names that Windows reserves are refused
-everywhere, so that a store can be moved. A remote location's own grammar belongs to its source.
+everywhere, so that a store can be moved. A source's word is no name: what is printed parses to the same reference again.
+A remote location's own grammar belongs to its source.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from zhibei.errors import BadReference
@@ -51,14 +53,14 @@ class ModelName:
         Raises:
             BadReference: it is not a name.
         """
-        name, colon, tag = text.strip().lower().partition(":")
+        cleaned = text.strip()
+        # Before lower(): a few letters beyond ASCII, such as the Kelvin sign, have lower-case forms within it.
+        is_plain = cleaned.isascii() and len(text) <= MAX_LENGTH
+        name, colon, tag = cleaned.lower().partition(":")
         tag = tag if colon else DEFAULT_TAG
         segments = name.split("/")
-        if len(text) > MAX_LENGTH or len(segments) > 3 or not _TAG.fullmatch(tag):
+        if not is_plain or len(segments) > 3 or name in SOURCES or not _is_tag(tag) or not all(map(_is_segment, segments)):
             raise BadReference("{text!r} is not a model name.", hint=_HINT, text=text[:100])
-        for segment in (*segments, tag):
-            if _RESERVED.fullmatch(segment) or (segment is not tag and not _SEGMENT.fullmatch(segment)):
-                raise BadReference("{text!r} is not a model name.", hint=_HINT, text=text[:100])
         return ModelName(name, tag)
 
 
@@ -91,7 +93,7 @@ class ModelRef:
             BadReference: it does not parse.
         """
         cleaned = text.strip()
-        if not cleaned or len(cleaned) > MAX_LENGTH or any(ord(char) < 32 for char in cleaned):
+        if not cleaned or len(cleaned) > MAX_LENGTH or any(unicodedata.category(char) == "Cc" for char in cleaned):
             raise BadReference("{text!r} is not a model reference.", hint=_HINT, text=text[:100])
         if re.match(r"https?://", cleaned, re.IGNORECASE):
             return ModelRef("url", cleaned)
@@ -103,3 +105,11 @@ class ModelRef:
                 raise BadReference("{text!r} names a source but no model.", hint=_HINT, text=text)
             return ModelRef(head.lower(), rest)
         return ModelRef(None, str(ModelName.parse(cleaned)))
+
+
+def _is_segment(text: str) -> bool:
+    return _SEGMENT.fullmatch(text) is not None and _RESERVED.fullmatch(text) is None
+
+
+def _is_tag(text: str) -> bool:
+    return _TAG.fullmatch(text) is not None and _RESERVED.fullmatch(text) is None

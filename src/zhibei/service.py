@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings
-from zhibei.events import GenerationEvent, Loading, PullEvent
 from zhibei.plans import LoadOptions, Resident, StoredModel
+
+if TYPE_CHECKING:
+    from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings
+    from zhibei.events import GenerationEvent, Loading, PullEvent
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,20 @@ Building settings has no side effect; no directory is made here.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from zhibei.chat import Sampling
 from zhibei.envvars import CONFIG_FILE_VAR, ENV_VARS
 from zhibei.errors import BadSetting, ZhibeiError
+from zhibei.i18n import N_
 from zhibei.plans import LoadOptions
+from zhibei.sampling import Sampling
 from zhibei.units import parse_keep_alive
 
 DEFAULT_PORT = 11435
@@ -118,13 +121,12 @@ def default_config_path() -> Path:
 
 
 def locale_language(environ: Mapping[str, str] | None = None) -> str:
-    """``zh`` if the process's locale is Chinese, else ``en``."""
+    """``zh`` if the process's locale is Chinese, else ``en``: by gettext's rules, where ``LANGUAGE`` refines a locale."""
     env = os.environ if environ is None else environ
-    for name in ("LC_ALL", "LC_MESSAGES", "LANG", "LANGUAGE"):
-        value = env.get(name, "")
-        if value and value not in ("C", "POSIX"):
-            return "zh" if value.lower().startswith("zh") else "en"
-    return "en"
+    locale = next((env[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if env.get(name)), "C")
+    if locale.partition(".")[0] in ("C", "POSIX"):
+        return "en"
+    return "zh" if (env.get("LANGUAGE") or locale).lower().startswith("zh") else "en"
 
 
 def wants_color(environ: Mapping[str, str] | None = None) -> bool:
@@ -136,14 +138,58 @@ def wants_color(environ: Mapping[str, str] | None = None) -> bool:
 def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment an engine's process gets: what programs and drivers need, and nothing that could be a secret."""
     env = os.environ if environ is None else environ
-    keep = {key: value for key, value in env.items() if key in _CHILD_NAMES or key.startswith(_CHILD_PREFIXES)}
+    wanted = {key for key in env if key in _CHILD_NAMES or key.startswith(_CHILD_PREFIXES)}
+    keep = {key: env[key] for key in wanted if not _SECRET_NAME.search(key)}
     return {**keep, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
 
 
+def pip_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment pip gets when it fetches a model: the person's own index, proxy and certificates, and no other secret."""
+    env = os.environ if environ is None else environ
+    keep = {key: value for key, value in env.items() if key.upper() in _PIP_NAMES or key.upper().startswith("PIP_")}
+    return {**child_environment(env), **keep}
+
+
+def outgoing_proxy(url: str, environ: Mapping[str, str] | None = None) -> str | None:
+    """The proxy for a URL, as ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` have it (in either case).
+
+    Raises:
+        BadSetting: it is of a kind that is not supported (SOCKS).
+    """
+    from urllib.parse import urlsplit
+
+    env = os.environ if environ is None else environ
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower()
+    bypass = [item.strip().lower() for item in (_either_case(env, "no_proxy") or "").split(",") if item.strip()]
+    if host == "localhost" or host.startswith("127.") or host == "::1" or "*" in bypass:
+        return None
+    if any(host == item.partition(":")[0].lstrip(".") or host.endswith("." + item.lstrip("*.")) for item in bypass):
+        return None
+    proxy = _either_case(env, f"{parts.scheme}_proxy") or _either_case(env, "all_proxy")
+    if proxy and "://" not in proxy:
+        proxy = "http://" + proxy
+    if proxy and not proxy.lower().startswith(("http://", "https://")):
+        shown = proxy.rpartition("@")[2]
+        hint = "Set HTTPS_PROXY to an http:// proxy."
+        raise BadSetting("The proxy {proxy} is of a kind that is not supported.", hint=hint, proxy=shown)
+    return proxy or None
+
+
+def _either_case(env: Mapping[str, str], name: str) -> str | None:
+    return env.get(name) or env.get(name.upper())
+
+
+_PIP_NAMES = frozenset(
+    "HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE "
+    "XDG_CONFIG_HOME XDG_CONFIG_DIRS NETRC PYTHONUSERBASE USER LOGNAME USERNAME".split()
+)
 _CHILD_NAMES = frozenset(
     "PATH HOME LANG LC_ALL LC_CTYPE TZ TMPDIR TEMP TMP SYSTEMROOT WINDIR COMSPEC LD_LIBRARY_PATH DYLD_LIBRARY_PATH "
     "VIRTUAL_ENV PYTHONPATH PYTHONHOME USERPROFILE APPDATA LOCALAPPDATA NUMBER_OF_PROCESSORS XDG_CACHE_HOME".split()
 )
+# NVIDIA_API_KEY begins like a driver's variable and is none.
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL")
 _CHILD_PREFIXES = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "ROCM_", "HSA_", "ONEAPI_", "SYCL_", "GGML_", "OMP_", "KMP_", "VK_")
 
 
@@ -155,7 +201,7 @@ def _default_home() -> Path:
 
 def _read_file(path: Path, *, explicit: bool) -> list[tuple[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         if explicit:
             raise BadSetting("The configuration file {path} does not exist.", path=path) from None
@@ -201,7 +247,7 @@ def _with(settings: Any, name: str, value: Any, where: str) -> Any:
         return replace(settings, **{head: _with(getattr(settings, head), rest, value, where)})
     try:
         return replace(settings, **{head: _convert(hints[head], value)})
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RuntimeError):
         raise BadSetting(
             "{where} cannot be {value!r}.", hint="It takes {kind}.", where=where, value=value, kind=_describe(hints[head])
         ) from None
@@ -216,7 +262,7 @@ def _convert(hint: Any, value: Any) -> Any:
     if origin is tuple:
         items = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else list(value)
         if get_origin(args[0]) is tuple:
-            return tuple((str(item[0]), float(item[1])) if isinstance(item, (list, tuple)) else _weighted(item) for item in items)
+            return tuple(_weighted(get_args(args[0])[0], item) for item in items)
         return tuple(_convert(args[0], item) for item in items)
     if args:
         for option in args:
@@ -240,6 +286,8 @@ def _convert_plain(hint: Any, value: Any) -> Any:
         if isinstance(value, float) and number != value:
             raise ValueError(value)
         return number
+    if hint is float and not math.isfinite(float(value)):
+        raise ValueError(value)
     if hint is Path:
         return Path(str(value)).expanduser().absolute()
     if hint is str and not isinstance(value, (str, int, float)):
@@ -247,9 +295,12 @@ def _convert_plain(hint: Any, value: Any) -> Any:
     return hint(value)
 
 
-def _weighted(item: str) -> tuple[str, float]:
-    path, _, scale = item.rpartition("=")
-    return (path, float(scale)) if path else (item, 1.0)
+def _weighted(hint: Any, item: Any) -> tuple[Any, float]:
+    if isinstance(item, str):
+        name, _, weight = item.rpartition("=")
+        item = (name, weight) if name and "/" not in weight else (item, 1.0)
+    name, weight = item
+    return _convert_plain(hint, name), _convert_plain(float, weight)
 
 
 def _describe(hint: Any) -> str:
@@ -257,12 +308,30 @@ def _describe(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " | ".join(str(a) for a in args)
     if get_origin(hint) is tuple:
-        return "list"
+        return N_("list")
     return (
         _describe(args[0])
         if args
-        else {"int": "whole number", "float": "number", "bool": "true | false"}.get(hint.__name__, "text")
+        else {"int": N_("whole number"), "float": N_("number"), "bool": "true | false"}.get(hint.__name__, N_("text"))
     )
+
+
+# A request waits in the queue while its model is loaded, so a queue of none would never load one.
+_LEAST: Mapping[str, float] = {
+    "max_models": 0,
+    "load_timeout_s": 1,
+    "server.max_queue": 1,
+    "server.max_body_bytes": 1,
+    "load.ctx_size": 16,
+    "load.parallel": 1,
+    "load.threads": 1,
+    "load.threads_batch": 1,
+    "load.batch_size": 1,
+    "load.ubatch_size": 1,
+    "load.gpu_layers": 0,
+    "load.main_gpu": 0,
+    "load.cache_ram_mib": 0,
+}
 
 
 def _check(settings: Settings) -> None:
@@ -270,9 +339,15 @@ def _check(settings: Settings) -> None:
         raise BadSetting("There is no language {lang!r}.", hint="Use en or zh.", lang=settings.lang)
     if not 0 <= settings.server.port <= 65535:
         raise BadSetting("{port} is not a port.", hint="Ports are 1 to 65535; 0 takes a free one.", port=settings.server.port)
-    for name, value in (("server.max_queue", settings.server.max_queue), ("max_models", settings.max_models)):
-        if value < 0:
-            raise BadSetting("{name} cannot be negative.", name=name)
+    values = dict(_walk(settings))
+    # An empty host listens everywhere, and an empty key is one that everybody knows.
+    for name in ("server.host", "server.api_key", "model", "engine"):
+        if values[name] is not None and not str(values[name]).strip():
+            raise BadSetting("{name} cannot be empty.", name=name)
+    for name, least in _LEAST.items():
+        value: Any = values[name]
+        if value is not None and value < least:
+            raise BadSetting("{name} cannot be less than {least}.", name=name, least=least)
     try:
         parse_keep_alive(settings.keep_alive)
     except ZhibeiError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zhibei.chat import ChatRequest, CompletionRequest, ImagePart
-from zhibei.errors import Unsupported
+from zhibei.errors import BadRequest, Unsupported
 from zhibei.plans import Ability
 
 
@@ -18,6 +18,11 @@ def check_chat(request: ChatRequest, abilities: frozenset[Ability], num_slots: i
             "This model's chat template has no tools.",
             hint="Choose a model that was made for tools.",
         )
+    names = [tool.name for tool in request.tools]
+    if request.tool_choice.name is not None and request.tool_choice.name not in names:
+        raise BadRequest("There is no tool {name!r} in this request.", param="tool_choice", name=request.tool_choice.name)
+    if request.tool_choice.mode == "required" and not names:
+        raise BadRequest("A tool call is required, but there is no tool in this request.", param="tool_choice")
     if request.response_format.kind != "text":
         _need(abilities, "grammar", "response_format", "This engine cannot hold an answer to a format.")
     if request.top_logprobs is not None:

@@ -196,6 +196,8 @@ class EchoEngine:
                 self._state = "failed" if isinstance(step.error, EngineDied) else self._state
                 raise step.error
             else:
+                # Like a real engine, it never has everything to say at once.
+                await asyncio.sleep(0)
                 yield step
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 from zhibei.chat import (
     ChatRequest,
@@ -34,7 +34,20 @@ from zhibei.events import (
 )
 
 Json = dict[str, Any]
+Generation = TypeVar("Generation", ChatRequest, CompletionRequest)
 _REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
+
+
+def plainer(request: Generation) -> Generation:
+    """The same request without two words of OpenAI's that llama.cpp passes over in silence.
+
+    A tool forced by its name becomes the only tool, and required. No alternatives to a token become one, because none gives
+    no log-probabilities at all; an ``EventReader`` that is told of it takes them away again.
+    """
+    if isinstance(request, ChatRequest) and request.tool_choice.name is not None:
+        only = tuple(tool for tool in request.tools if tool.name == request.tool_choice.name)
+        request = replace(request, tools=only, tool_choice=ToolChoice("required"))
+    return replace(request, top_logprobs=1) if request.top_logprobs == 0 else request
 
 
 def chat_body(request: ChatRequest, model: str) -> Json:
@@ -139,13 +152,16 @@ def _response_format(wanted: ResponseFormat) -> Json:
 
 
 class EventReader:
-    """Turn the chunks of one streamed answer into events; ``finish`` gives the last."""
+    """Turn the chunks of one streamed answer into events; ``finish`` gives the last.
 
-    def __init__(self, num_choices: int) -> None:
+    ``top_logprobs`` 0 leaves the alternatives out of the log-probabilities.
+    """
+
+    def __init__(self, num_choices: int, top_logprobs: int | None = None) -> None:
+        self._with_alternatives = top_logprobs != 0
         self._reasons: list[FinishReason | None] = [None] * num_choices
         self._num_prompt_tokens = 0
         self._num_cached_tokens = 0
-        self._generated: dict[int, int] = {}
         self._usages: list[int] = []
         self._timings: Mapping[str, Any] | None = None
 
@@ -155,7 +171,7 @@ class EventReader:
         Raises:
             ZhibeiError: the chunk is an error.
         """
-        if "error" in chunk:
+        if chunk.get("error"):
             raise error_of(chunk, 500)
         usage = chunk.get("usage")
         if usage:
@@ -168,9 +184,9 @@ class EventReader:
             index = choice.get("index") or 0
             delta = choice.get("delta")
             if delta is None:
-                self._read_text(choice, index, events)
+                self._read_text(choice, choice.get("text"), index, events)
             elif delta:
-                _read_delta(choice, delta, index, events)
+                self._read_delta(choice, delta, index, events)
             reason = choice.get("finish_reason")
             if reason is not None and index < len(self._reasons):
                 self._reasons[index] = _REASONS.get(reason, "stop")
@@ -183,11 +199,28 @@ class EventReader:
         usage = Usage(self._num_prompt_tokens, sum(self._usages), self._num_cached_tokens)
         return Finished(tuple(reason or "stop" for reason in self._reasons), usage, _timings(self._timings))
 
-    def _read_text(self, choice: Json, index: int, events: list[GenerationEvent]) -> None:
-        text = choice.get("text") or ""
-        logprobs = _logprobs(choice.get("logprobs"))
+    def _read_delta(self, choice: Json, delta: Json, index: int, events: list[GenerationEvent]) -> None:
+        reasoning = delta.get("reasoning_content")
+        if reasoning:
+            events.append(ReasoningDelta(reasoning, index))
+        self._read_text(choice, delta.get("content"), index, events)
+        for call in delta.get("tool_calls") or ():
+            function = call.get("function") or {}
+            events.append(
+                ToolCallDelta(
+                    index=call.get("index") or 0,
+                    arguments=function.get("arguments") or "",
+                    id=call.get("id") or None,
+                    name=function.get("name") or None,
+                    choice=index,
+                )
+            )
+
+    def _read_text(self, choice: Json, text: str | None, index: int, events: list[GenerationEvent]) -> None:
+        raw = choice.get("logprobs") or {}
+        logprobs = tuple(_logprob(item, with_alternatives=self._with_alternatives) for item in raw.get("content") or ())
         if text or logprobs:
-            events.append(TextDelta(text, index, logprobs))
+            events.append(TextDelta(text or "", index, logprobs))
 
     def _absorb_usage(self, usage: Json) -> None:
         # llama.cpp reports every choice by itself, other servers report once for all.
@@ -197,40 +230,14 @@ class EventReader:
         self._num_cached_tokens = max(self._num_cached_tokens, int(details.get("cached_tokens") or 0))
 
 
-def _read_delta(choice: Json, delta: Json, index: int, events: list[GenerationEvent]) -> None:
-    reasoning = delta.get("reasoning_content")
-    if reasoning:
-        events.append(ReasoningDelta(reasoning, index))
-    text = delta.get("content")
-    raw = choice.get("logprobs")
-    if text or raw:
-        events.append(TextDelta(text or "", index, _logprobs(raw) if raw else ()))
-    for call in delta.get("tool_calls") or ():
-        function = call.get("function") or {}
-        events.append(
-            ToolCallDelta(
-                index=call.get("index") or 0,
-                arguments=function.get("arguments") or "",
-                id=call.get("id") or None,
-                name=function.get("name") or None,
-                choice=index,
-            )
-        )
-
-
-def _logprobs(raw: Json | None) -> tuple[TokenLogprob, ...]:
-    if not raw:
-        return ()
-    return tuple(_logprob(item) for item in raw.get("content") or ())
-
-
-def _logprob(item: Json) -> TokenLogprob:
+def _logprob(item: Json, *, with_alternatives: bool) -> TokenLogprob:
+    alternatives = (item.get("top_logprobs") or ()) if with_alternatives else ()
     return TokenLogprob(
         token=item["token"],
         logprob=item["logprob"],
         raw=bytes(item.get("bytes") or ()),
         id=item.get("id"),
-        top=tuple(_logprob(top) for top in item.get("top_logprobs") or ()),
+        top=tuple(_logprob(top, with_alternatives=False) for top in alternatives),
     )
 
 
@@ -252,14 +259,15 @@ def error_of(body: object, status: int) -> ZhibeiError:
     error: Mapping[str, Any] = raw if isinstance(raw, dict) else {}
     problem = str(error.get("message") or raw or body)[:500]
     kind = error.get("type")
-    if kind == "exceed_context_size_error" or error.get("code") == "context_length_exceeded":
-        return ContextTooLong(int(error.get("n_prompt_tokens") or 0), int(error.get("n_ctx") or 0))
-    if kind in ("invalid_request_error", "not_found_error") or status in (400, 404, 422):
+    if error.get("n_prompt_tokens") and error.get("n_ctx"):
+        return ContextTooLong(int(error["n_prompt_tokens"]), int(error["n_ctx"]))
+    # OpenAI gives a wrong key the type of a wrong request.
+    if kind in ("authentication_error", "permission_error") or status in (401, 403):
+        return NotPermitted("The engine refused the key: {problem}", problem=problem)
+    if kind in ("invalid_request_error", "not_found_error", "exceed_context_size_error") or status in (400, 404, 422):
         return BadRequest("The engine refused the request: {problem}", problem=problem)
     if kind == "not_supported_error" or status == 501:
         return Unsupported("The engine cannot do this: {problem}", problem=problem)
-    if kind in ("authentication_error", "permission_error") or status in (401, 403):
-        return NotPermitted("The engine refused the key: {problem}", problem=problem)
     if kind == "unavailable_error" or status in (429, 503):
         return Busy("The engine is not ready: {problem}", problem=problem)
     return EngineRefused("The engine failed on this request: {problem}", problem=problem)
@@ -272,7 +280,7 @@ def vectors(body: Json, num_inputs: int) -> tuple[tuple[float, ...], ...]:
         EngineRefused: the answer makes no sense.
     """
     data: Sequence[Json] = body.get("data") or ()
-    ordered = sorted(data, key=lambda item: item.get("index", 0))
+    ordered = sorted((item for item in data if isinstance(item, dict)), key=lambda item: item.get("index", 0))
     if len(ordered) != num_inputs or not all(isinstance(item.get("embedding"), list) for item in ordered):
         raise EngineRefused("The engine's answer makes no sense: {problem}", problem="embeddings do not match the inputs")
     return tuple(tuple(item["embedding"]) for item in ordered)

@@ -48,13 +48,13 @@ class OpenAIUpstream:
 
     def chat(self, request: ChatRequest) -> AsyncGenerator[GenerationEvent, None]:
         """Events of a streamed chat completion."""
-        body = openai_body.chat_body(request, self._model) | self._extra
-        return self._stream("/v1/chat/completions", body, request.num_choices)
+        body = openai_body.chat_body(openai_body.plainer(request), self._model) | self._extra
+        return self._stream("/v1/chat/completions", body, openai_body.EventReader(request.num_choices, request.top_logprobs))
 
     def complete(self, request: CompletionRequest) -> AsyncGenerator[GenerationEvent, None]:
         """Events of a streamed completion."""
-        body = openai_body.completion_body(request, self._model) | self._extra
-        return self._stream("/v1/completions", body, request.num_choices)
+        body = openai_body.completion_body(openai_body.plainer(request), self._model) | self._extra
+        return self._stream("/v1/completions", body, openai_body.EventReader(request.num_choices, request.top_logprobs))
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """One vector per input."""
@@ -102,10 +102,10 @@ class OpenAIUpstream:
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionLost("The connection was lost: {problem}", problem=str(error) or type(error).__name__) from error
 
-    async def _stream(self, path: str, body: Json, num_choices: int) -> AsyncGenerator[GenerationEvent, None]:
+    async def _stream(self, path: str, body: Json, reader: openai_body.EventReader) -> AsyncGenerator[GenerationEvent, None]:
         import aiohttp
 
-        reader, splitter = openai_body.EventReader(num_choices), SseSplitter()
+        splitter = SseSplitter()
         try:
             async with self._connected().post(self._address + path, data=orjson.dumps(body)) as response:
                 if response.status >= 400:

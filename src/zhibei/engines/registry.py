@@ -41,6 +41,8 @@ def choose(wanted: str, info: ModelInfo | None, task: Task, known: Mapping[str, 
     names = AUTOMATIC if wanted == "auto" else (wanted,)
     problem: EngineInfo | None = None
     for name in names:
+        if name not in known and wanted == "auto":
+            continue
         if name not in known:
             raise BadSetting("There is no engine {name!r}.", hint="Use auto, {known}.", name=name, known=", ".join(known))
         engine = known[name]

@@ -23,6 +23,7 @@ CACHE_TYPE_BYTES = {
     "q4_0": Fraction(18, 32),
     "iq4_nl": Fraction(18, 32),
 }
+CELLS = 256
 # A worker without a model: the interpreter and the engine's library, as measured on Linux.
 PROCESS_BYTES = 64 * 1024 * 1024
 
@@ -35,6 +36,11 @@ def kv_bytes_per_token(info: ModelInfo, cache_type_k: str, cache_type_v: str) ->
     keys = heads * info.key_length * CACHE_TYPE_BYTES[cache_type_k]
     values = heads * info.value_length * CACHE_TYPE_BYTES[cache_type_v]
     return int(keys + values)
+
+
+def kv_bytes(per_token: int | None, ctx_size: int, num_slots: int) -> int:
+    """Bytes of KV cache of all slots; llama.cpp rounds each slot's context up to a multiple of 256 cells."""
+    return (per_token or 0) * -(-ctx_size // CELLS) * CELLS * num_slots
 
 
 def compute_bytes(info: ModelInfo, ubatch_size: int, ctx_size: int, num_slots: int) -> int:

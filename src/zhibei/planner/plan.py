@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from zhibei.planner import memory, speed
 from zhibei.plans import CacheType, EngineSpec, Hardware, LoadOptions, MemoryLine, ModelInfo, Plan, StoredModel, Task, Verdict
@@ -48,7 +49,7 @@ def plan(model: StoredModel, hardware: Hardware, engine: str, task: Task, wishes
     reserve = int((hardware.total_bytes or 0) * RESERVE_SHARE)
     free = None if available is None else max(0, available - reserve - _fixed_bytes(model))
     choice = _choose(info, hardware, task, wishes, per_token, free)
-    kv_bytes = (per_token or 0) * choice.ctx_size * choice.num_slots if info.is_causal is not False else 0
+    kv_bytes = memory.kv_bytes(per_token, choice.ctx_size, choice.num_slots) if info.is_causal is not False else 0
     scratch = memory.compute_bytes(info, choice.ubatch_size, choice.ctx_size, choice.num_slots)
     rest = None if free is None else free - kv_bytes - scratch
     cache_bytes = _prompt_cache_bytes(wishes, rest) if task == "generate" else 0
@@ -61,9 +62,9 @@ def plan(model: StoredModel, hardware: Hardware, engine: str, task: Task, wishes
     )
     needed = sum(line.num_bytes for line in lines) - cache_bytes
     if available is not None and needed > available:
-        return _does_not_fit(lines, needed, available, per_token, choice)
+        return _does_not_fit(lines, needed, available, choice)
     spec = _spec(model, engine, task, wishes, choice, (type_k, type_v), cache_bytes)
-    verdict: Verdict = "tight" if available is not None and needed > available - reserve else "runs"
+    verdict: Verdict = "tight" if available is not None and needed + cache_bytes > available - reserve else "runs"
     return Plan(verdict, spec, lines, available, _reasons(info, wishes, choice))
 
 
@@ -78,17 +79,22 @@ def _choose(
         ctx = wishes.ctx_size or min(longest, EMBEDDING_CTX)
         return _Choice(ctx, wishes.parallel or 1, ctx, ctx, threads)
     target = wishes.ctx_size or min(longest, AUTOMATIC_CTX)
+    ubatch = min(wishes.ubatch_size or 512, batch)
     if wishes.ctx_size is None and per_token and free is not None:
-        affordable = int(free * KV_SHARE) // (per_token * (wishes.parallel or 1))
-        target = max(min(MIN_CTX, longest), min(target, affordable - affordable % 256))
-    slots = wishes.parallel or _slots(target, per_token, free)
-    return _Choice(target, slots, batch, min(wishes.ubatch_size or 512, batch), threads)
+        slots = wishes.parallel or 1
+        scratch = memory.compute_bytes(info, ubatch, 0, slots)
+        per_cell = per_token * slots + memory.compute_bytes(info, ubatch, 1, slots) - scratch
+        affordable = min(int(free * KV_SHARE) // (per_token * slots), (free - scratch) // per_cell)
+        target = max(min(MIN_CTX, longest), min(target, affordable - affordable % memory.CELLS))
+    slots = wishes.parallel or _slots(info, target, ubatch, per_token, free)
+    return _Choice(target, slots, batch, ubatch, threads)
 
 
-def _slots(ctx_size: int, per_token: int | None, free: int | None) -> int:
+def _slots(info: ModelInfo, ctx_size: int, ubatch_size: int, per_token: int | None, free: int | None) -> int:
     if not per_token or free is None:
         return 1
-    affordable = int(free * SLOTS_SHARE) // (per_token * ctx_size)
+    spare = free - memory.compute_bytes(info, ubatch_size, ctx_size, MAX_SLOTS)
+    affordable = min(int(free * SLOTS_SHARE), spare) // memory.kv_bytes(per_token, ctx_size, 1)
     return max(1, min(MAX_SLOTS, affordable))
 
 
@@ -116,7 +122,8 @@ def _spec(
     cache_types: tuple[CacheType, CacheType],
     prompt_cache_bytes: int,
 ) -> EngineSpec:
-    projectors, drafts, scales = model.paths("projector"), model.paths("draft"), dict(wishes.lora)
+    projectors, drafts = model.paths("projector"), model.paths("draft")
+    scales = {str(Path(path)): scale for path, scale in wishes.lora}
     return EngineSpec(
         engine=engine,
         model_path=str(model.model_path),
@@ -154,7 +161,7 @@ def _pooling(model: StoredModel, task: Task) -> str | None:
     return "mean" if task == "embed" and own in (None, "none") else None
 
 
-def _does_not_fit(lines: tuple[MemoryLine, ...], needed: int, available: int, per_token: int | None, choice: _Choice) -> Plan:
+def _does_not_fit(lines: tuple[MemoryLine, ...], needed: int, available: int, choice: _Choice) -> Plan:
     reason = (
         "It needs {needed}; {available} are free.",
         {"needed": format_bytes(needed), "available": format_bytes(available), "ctx_size": choice.ctx_size},

@@ -8,17 +8,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A running model. ``last_used_s`` is on the caller's clock; only idle ones may be stopped."""
+    """A running model. ``last_used_s`` is on the caller's clock; only idle ones may be stopped, ``leaving`` ones are already."""
 
     key: str
     num_bytes: int
     last_used_s: float
     idle: bool
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """``stop`` these and it fits; ``wait``: it will fit once busy models are idle; neither: it cannot fit."""
+    """What must happen first.
+
+    ``fits``: there is room once those in ``stop`` are gone and, with ``wait``, those that are leaving; else with ``wait``
+    there will be room once busy models are idle, and without it there cannot be.
+    """
 
     stop: tuple[str, ...] = ()
     fits: bool = True
@@ -34,17 +39,27 @@ def choose(need_bytes: int, free_bytes: int | None, num_places: int | None, runn
         num_places: models that may still be started without stopping one; None: no limit.
         running: all running models.
     """
-    stop: list[str] = []
+    stop: list[Candidate] = []
     missing_bytes = 0 if free_bytes is None else need_bytes - free_bytes
     missing_places = 0 if num_places is None else 1 - num_places
+    leaving = [c for c in running if c.leaving]
+    wait = bool(leaving) and (missing_bytes > 0 or missing_places > 0)
+    missing_bytes -= sum(c.num_bytes for c in leaving)
+    missing_places -= len(leaving)
     for candidate in sorted((c for c in running if c.idle), key=lambda c: c.last_used_s):
         if missing_bytes <= 0 and missing_places <= 0:
             break
-        stop.append(candidate.key)
+        stop.append(candidate)
         missing_bytes -= candidate.num_bytes
         missing_places -= 1
     if missing_bytes <= 0 and missing_places <= 0:
-        return Eviction(tuple(stop))
-    busy = [c for c in running if not c.idle]
+        for candidate in reversed(stop.copy()):
+            # One that was taken before a larger one may not be needed any more.
+            if missing_bytes + candidate.num_bytes <= 0 and missing_places + 1 <= 0:
+                stop.remove(candidate)
+                missing_bytes += candidate.num_bytes
+                missing_places += 1
+        return Eviction(tuple(candidate.key for candidate in stop), wait=wait)
+    busy = [c for c in running if not c.idle and not c.leaving]
     enough = missing_bytes <= sum(c.num_bytes for c in busy) and missing_places <= len(busy)
-    return Eviction(fits=False, wait=bool(busy) and enough)
+    return Eviction(fits=False, wait=enough)

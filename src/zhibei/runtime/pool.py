@@ -70,7 +70,8 @@ class Pool:
         self._running: dict[str, _Running] = {}
         self._waiting: dict[int, asyncio.Future[Engine]] = {}
         self._failures: dict[str, ZhibeiError] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._starts: set[asyncio.Task[None]] = set()
+        self._stops: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._ids = itertools.count(1)
@@ -87,7 +88,7 @@ class Pool:
             Busy: the queue is full, or the service is stopping.
             EngineMissing, EngineStartFailed: it did not come up.
         """
-        ticket = self._ticket(model, task, load.over(self._settings.load), keep_alive)
+        ticket = self._ticket(model, task, _with_absolute_paths(load.over(self._settings.load)), keep_alive)
         engine = await self._admit(ticket)
         try:
             yield engine
@@ -96,7 +97,7 @@ class Pool:
 
     def is_loaded(self, model: str, task: Task = "generate", load: LoadOptions = LoadOptions()) -> bool:
         """Whether a lease would find the engine running already. Advisory."""
-        key = self._key(self._resolve(model), task, load.over(self._settings.load))
+        key = self._key(self._resolve(model), task, _with_absolute_paths(load.over(self._settings.load)))
         return key in self._running
 
     def plan(self, model: StoredModel, task: Task, load: LoadOptions) -> Plan:
@@ -106,9 +107,8 @@ class Pool:
             EngineMissing: no engine here can run it.
             ModelNotFound: an adapter, projector or draft file of ``load`` does not exist.
         """
-        engine = registry.choose(self._settings.engine, model.info, task, self._probed())
         idle = sum(m.num_bytes for m in self._state.models.values() if m.phase == "ready" and not m.leases)
-        return plan(_with_files(model, load), self._hardware(), engine.name, task, load, idle)
+        return self._plan(model, task, _with_absolute_paths(load), idle)
 
     def residents(self) -> tuple[Resident, ...]:
         """The models that are starting, running or stopping."""
@@ -137,15 +137,16 @@ class Pool:
     async def close(self) -> None:
         """Stop every engine. Running requests fail."""
         self._decide(scheduler.Draining())
-        if self._timer is not None:
-            self._timer.cancel()
-        for task in list(self._tasks):
+        for task in list(self._starts):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(running.engine.close() for running in self._running.values()))
-        self._running.clear()
+        # A stop that is under way is waited for: only it knows its engine.
+        while tasks := self._starts | self._stops:
+            await asyncio.gather(*tasks, return_exceptions=True)
         self._state = replace(self._state, models={})
-        self._changed.set()
+        running, self._running = self._running, {}
+        self._set_timer()
+        self._announce()
+        await asyncio.gather(*(item.engine.close() for item in running.values()))
 
     @property
     def num_waiting(self) -> int:
@@ -161,7 +162,7 @@ class Pool:
         keep_alive_s = parse_keep_alive(keep_alive) if keep_alive is not None else self._settings.keep_alive_s
         model = self._resolve(name)
         key = self._key(model, task, load)
-        if key not in self._state.models:
+        if key not in self._state.models and all(waiting.key != key for waiting in self._state.queue):
             self._wanted[key] = _Wanted(model, self._fitting_plan(model, task, load))
         chosen = self._wanted[key].plan
         need_bytes = sum(line.num_bytes for line in chosen.memory if line.what != "prompt cache")
@@ -172,6 +173,9 @@ class Pool:
 
     def _fitting_plan(self, model: StoredModel, task: Task, load: LoadOptions) -> Plan:
         chosen = self.plan(model, task, load)
+        if chosen.spec is None and self._state.models:
+            # What is busy now is idle when the turn of this one comes: the scheduler makes it wait.
+            chosen = self._plan(model, task, load, sum(m.num_bytes for m in self._state.models.values()))
         if chosen.spec is None:
             raise DoesNotFit(
                 "{model} needs {needed} of memory; {available} are free.",
@@ -182,6 +186,12 @@ class Pool:
             )
         return chosen
 
+    def _plan(self, model: StoredModel, task: Task, load: LoadOptions, extra_bytes: int) -> Plan:
+        engine = registry.choose(self._settings.engine, model.info, task, self._probed())
+        hardware = self._hardware()
+        room = scheduler.room_bytes(self._state.models.values(), hardware.available_bytes, hardware.total_bytes)
+        return plan(_with_files(model, load), replace(hardware, available_bytes=room), engine.name, task, load, extra_bytes)
+
     async def _admit(self, ticket: Ticket) -> Engine:
         future: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
         self._waiting[ticket.id] = future
@@ -189,21 +199,34 @@ class Pool:
         try:
             return await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                self._decide(scheduler.Released(ticket.id, ticket.key))
-            else:
-                self._decide(scheduler.Cancelled(ticket.id))
+            # It may have been served between its cancelling and now.
+            waits = ticket in self._state.queue
+            self._decide(scheduler.Cancelled(ticket.id) if waits else scheduler.Released(ticket.id, ticket.key))
             raise
         finally:
             self._waiting.pop(ticket.id, None)
 
     def _decide(self, event: scheduler.Event) -> None:
-        free_bytes = self._hardware().available_bytes if self._needs_memory(event) else None
-        self._state, effects = scheduler.decide(self._state, event, now_s=time.monotonic(), free_bytes=free_bytes)
+        hardware = self._hardware() if self._needs_memory(event) else None
+        self._state, effects = scheduler.decide(
+            self._state,
+            event,
+            now_s=time.monotonic(),
+            free_bytes=hardware.available_bytes if hardware else None,
+            total_bytes=hardware.total_bytes if hardware else None,
+        )
         for effect in effects:
             self._perform(effect)
+        self._forget()
         self._set_timer()
         self._announce()
+
+    def _forget(self) -> None:
+        """Drop what is known of keys that neither run nor are waited for."""
+        if len(self._wanted) > len(self._state.models) + len(self._state.queue):
+            kept = self._state.models.keys() | {ticket.key for ticket in self._state.queue}
+            self._wanted = {key: wanted for key, wanted in self._wanted.items() if key in kept}
+            self._failures = {key: error for key, error in self._failures.items() if key in kept}
 
     def _needs_memory(self, event: scheduler.Event) -> bool:
         """Free memory is only asked for where a start may follow: asking costs time on every request."""
@@ -219,9 +242,9 @@ class Pool:
                 if not future.done():
                     future.set_result(self._running[ticket.key].engine)
             case scheduler.Start(ticket):
-                self._spawn(self._start(ticket.key))
+                _spawn(self._starts, self._start(ticket.key))
             case scheduler.Stop(key):
-                self._spawn(self._stop(key))
+                _spawn(self._stops, self._stop(key))
             case scheduler.Refuse(ticket, reason):
                 future = self._waiting[ticket.id]
                 if not future.done():
@@ -250,25 +273,24 @@ class Pool:
         wanted = self._wanted[key]
         spec = wanted.plan.spec
         assert spec is not None
+        outcome: scheduler.Event = scheduler.StartFailed(key)
+        self._failures.pop(key, None)
         try:
             starting = self._backends[spec.engine].start(spec, _log.debug)
             engine = await asyncio.wait_for(starting, self._settings.load_timeout_s)
+            self._running[key] = _Running(wanted, engine)
+            outcome = scheduler.Started(key, engine.num_slots)
         except (ZhibeiError, asyncio.TimeoutError) as error:
             self._failures[key] = error if isinstance(error, ZhibeiError) else _too_slow(wanted, self._settings)
-            self._decide(scheduler.StartFailed(key))
-            return
-        self._running[key] = _Running(wanted, engine)
-        self._decide(scheduler.Started(key, engine.num_slots))
+        finally:
+            self._decide(outcome)
 
     async def _stop(self, key: str) -> None:
         running = self._running.pop(key)
-        await running.engine.close()
-        self._decide(scheduler.Stopped(key))
-
-    def _spawn(self, work: Coroutine[object, None, None]) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        try:
+            await running.engine.close()
+        finally:
+            self._decide(scheduler.Stopped(key))
 
     def _set_timer(self) -> None:
         due = scheduler.next_expiry_s(self._state)
@@ -308,6 +330,26 @@ class Pool:
             measured_bytes=status.memory_bytes if status else None,
             expires_at=None if wait_s is None else datetime.now(timezone.utc) + timedelta(seconds=wait_s),
         )
+
+
+def _spawn(tasks: set[asyncio.Task[None]], work: Coroutine[object, None, None]) -> None:
+    task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+def _with_absolute_paths(load: LoadOptions) -> LoadOptions:
+    """An engine's process has a working directory of its own."""
+    return replace(
+        load,
+        lora=tuple((_absolute(path), scale) for path, scale in load.lora),
+        mmproj=load.mmproj and _absolute(load.mmproj),
+        draft_model=load.draft_model and _absolute(load.draft_model),
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
 
 
 def _with_files(model: StoredModel, load: LoadOptions) -> StoredModel:

@@ -6,7 +6,7 @@ A ticket whose model must wait for memory holds back all later ones, so that it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -151,14 +151,17 @@ class Refuse:
 Effect = Serve | Start | Stop | Refuse
 
 
-def decide(state: State, event: Event, *, now_s: float, free_bytes: int | None) -> tuple[State, tuple[Effect, ...]]:
+def decide(
+    state: State, event: Event, *, now_s: float, free_bytes: int | None, total_bytes: int | None = None
+) -> tuple[State, tuple[Effect, ...]]:
     """The next state and what must be done.
 
     Args:
         now_s: on any clock that only goes forward.
         free_bytes: memory a new program could take now; None: not known.
+        total_bytes: all the memory there is; None: not known.
     """
-    work = _Work(state, now_s, free_bytes)
+    work = _Work(state, now_s, free_bytes, total_bytes)
     work.absorb(event)
     work.serve_queue()
     work.stop_idle()
@@ -170,16 +173,32 @@ def next_expiry_s(state: State) -> float | None:
     return min((at for model in state.models.values() if (at := model.expires_at_s) is not None), default=None)
 
 
+def room_bytes(models: Iterable[Model], free_bytes: int | None, total_bytes: int | None) -> int | None:
+    """Memory that one more model could take beside ``models``; None: not known.
+
+    What starting models will take is still free; and the system calls the weights of running models free, as far as they are
+    mapped from their files, because it could drop and read them again. So no more is given than is left of the total.
+    """
+    if free_bytes is None:
+        return None
+    running = tuple(models)
+    room = free_bytes - sum(model.num_bytes for model in running if model.phase == "starting")
+    if total_bytes is not None:
+        room = min(room, total_bytes - sum(model.num_bytes for model in running))
+    return max(0, room)
+
+
 class _Work:
     """One decision in the making."""
 
-    def __init__(self, state: State, now_s: float, free_bytes: int | None) -> None:
+    def __init__(self, state: State, now_s: float, free_bytes: int | None, total_bytes: int | None) -> None:
         self._state = state
         self._models = dict(state.models)
         self._queue = list(state.queue)
         self._draining = state.draining
         self._now_s = now_s
         self._free_bytes = free_bytes
+        self._total_bytes = total_bytes
         self.effects: list[Effect] = []
 
     def state(self) -> State:
@@ -197,7 +216,7 @@ class _Work:
             case Stopped(key):
                 self._models.pop(key, None)
             case Released(ticket_id, key):
-                if key in self._models:
+                if key in self._models and ticket_id in self._models[key].leases:
                     leases = self._models[key].leases - {ticket_id}
                     self._set(key, leases=leases, last_used_s=self._now_s)
             case Cancelled(ticket_id):
@@ -214,10 +233,14 @@ class _Work:
     def _enqueue(self, ticket: Ticket) -> None:
         if self._draining:
             self.effects.append(Refuse(ticket, "draining"))
-        elif len(self._queue) >= self._state.max_queue and not self._can_serve(ticket):
+        elif len(self._queue) >= self._state.max_queue and (self._is_held_back() or not self._can_serve(ticket)):
             self.effects.append(Refuse(ticket, "queue_full"))
         else:
             self._queue.append(ticket)
+
+    def _is_held_back(self) -> bool:
+        """Whether a ticket waits for memory, and all later ones with it."""
+        return any(ticket.key not in self._models for ticket in self._queue)
 
     def serve_queue(self) -> None:
         held: list[Ticket] = []
@@ -244,11 +267,10 @@ class _Work:
 
     def _try_start(self, ticket: Ticket, held: list[Ticket]) -> bool:
         """Start the ticket's model or make room for it; False if it must wait for memory."""
-        starting = sum(model.num_bytes for model in self._models.values() if model.phase == "starting")
-        free = None if self._free_bytes is None else max(0, self._free_bytes - starting)
+        free = room_bytes(self._models.values(), self._free_bytes, self._total_bytes)
         places = self._state.max_models - len(self._models) if self._state.max_models else None
         decision = eviction.choose(ticket.need_bytes, free, places, self._candidates())
-        if decision.fits and not decision.stop:
+        if decision.fits and not decision.stop and not decision.wait:
             self._models[ticket.key] = Model(
                 ticket.key, "starting", ticket.need_bytes, last_used_s=self._now_s, keep_alive_s=ticket.keep_alive_s
             )
@@ -265,7 +287,13 @@ class _Work:
 
     def _candidates(self) -> list[eviction.Candidate]:
         return [
-            eviction.Candidate(model.key, model.num_bytes, model.last_used_s, idle=model.phase == "ready" and not model.leases)
+            eviction.Candidate(
+                model.key,
+                model.num_bytes,
+                model.last_used_s,
+                idle=model.phase == "ready" and not model.leases,
+                leaving=model.phase == "stopping",
+            )
             for model in self._models.values()
         ]
 

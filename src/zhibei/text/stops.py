@@ -20,10 +20,11 @@ class StopMatcher:
         if self.stopped:
             return ""
         text = self._held + piece
-        found = min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=-1)
-        if found >= 0:
+        # The one that is complete first, not the one that begins first: so the result does not depend on the pieces.
+        found = min(((at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0), default=None)
+        if found is not None:
             self.stopped, self._held = True, ""
-            return text[:found]
+            return text[: found[1]]
         keep = self._possible_start(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -1,11 +1,14 @@
-"""Processor and memory, through psutil and the kernel's own files. Containers' limits count as the machine's size."""
+"""Processor and memory, through psutil and the kernel's own files. A container's limits count as the machine's size."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+
+from zhibei.hardware import cgroups
 
 _FEATURES = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimddp", "i8mm", "sve")
 
@@ -25,59 +28,32 @@ def cpu_features(cpuinfo: str | None) -> tuple[str, ...]:
 
 def read_cpuinfo() -> str | None:
     """The text of ``/proc/cpuinfo``; None where there is none."""
-    return _read(Path("/proc/cpuinfo"))
+    return cgroups.read(Path("/proc/cpuinfo"))
 
 
-def physical_cores() -> int | None:
-    """Cores this process may use, hyper-threads not counted."""
-    cores = psutil.cpu_count(logical=False)
-    logical = logical_cores()
-    return min(cores, logical) if cores and logical else cores or logical
+def physical_cores(limit: int | None = None) -> int | None:
+    """Cores this process may use, hyper-threads not counted. ``limit``: cores' worth of time that it gets."""
+    return _least(psutil.cpu_count(logical=False), logical_cores(limit))
 
 
-def logical_cores() -> int | None:
-    """Hardware threads this process may use."""
+def logical_cores(limit: int | None = None) -> int | None:
+    """Hardware threads this process may use. ``limit``: cores' worth of time that it gets."""
     process = psutil.Process()
-    if hasattr(process, "cpu_affinity"):
-        return len(process.cpu_affinity())
-    return psutil.cpu_count(logical=True)
+    usable = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count(logical=True)
+    return _least(usable, limit)
 
 
-def memory(root: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
-    """(total, available) bytes of memory, a container's limit respected."""
+def _least(*counts: int | None) -> int | None:
+    return min((count for count in counts if count), default=None)
+
+
+def memory(limits: Sequence[cgroups.MemoryLimit]) -> tuple[int, int]:
+    """(total, available) bytes of memory, a container's limits respected."""
     system = psutil.virtual_memory()
-    limit, used = cgroup_memory(root)
-    if limit is None or limit >= system.total:
-        return system.total, system.available
-    return limit, min(system.available, max(0, limit - (used or 0)))
-
-
-def cgroup_memory(root: Path) -> tuple[int | None, int | None]:
-    """(limit, used) bytes of this process's control group; None where there is no limit. Reclaimable cache is not used."""
-    for limit_name, used_name in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        limit = _number(root / limit_name)
-        if limit is not None:
-            used = _number(root / used_name)
-            cache = _inactive_file(root / Path(limit_name).parent / "memory.stat")
-            return limit, None if used is None else max(0, used - cache)
-    return None, None
-
-
-def _inactive_file(path: Path) -> int:
-    match = re.search(r"^(?:total_)?inactive_file (\d+)$", _read(path) or "", re.MULTILINE)
-    return int(match[1]) if match else 0
-
-
-def _number(path: Path) -> int | None:
-    text = (_read(path) or "").strip()
-    return int(text) if text.isdigit() else None
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
+    total, available = int(system.total), int(system.available)
+    for limit in limits:
+        # Version 1 writes "no limit" as a number beyond any machine's memory.
+        if limit.limit_bytes < system.total:
+            total = min(total, limit.limit_bytes)
+            available = min(available, max(0, limit.limit_bytes - (limit.used_bytes or 0)))
+    return total, available

@@ -1,0 +1,23 @@
+"""The commands: one file each and this table. Names and lines of help are here, so that the list needs no command loaded."""
+
+from __future__ import annotations
+
+from zhibei.i18n import N_
+
+# name → (module below this package, line of help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("run", N_("Ask a model, or talk with it.")),
+    "serve": ("serve", N_("Serve models over HTTP, as OpenAI does.")),
+    "pull": ("pull", N_("Fetch a model, or take one in from a file.")),
+    "list": ("list", N_("List the models on this machine.")),
+    "show": ("show", N_("Show what is known of a model.")),
+    "rm": ("rm", N_("Remove models.")),
+    "cp": ("cp", N_("Give a model a second name.")),
+    "ps": ("ps", N_("List the models that are loaded.")),
+    "stop": ("stop", N_("Unload a model.")),
+    "config": ("config", N_("Show the settings and where each comes from.")),
+    "version": ("version", N_("Show the version.")),
+    "completion": ("completion", N_("Print a script that completes commands in a shell.")),
+}
+
+ALIASES = {"ls": "list"}

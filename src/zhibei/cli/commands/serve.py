@@ -1,0 +1,126 @@
+"""``zhibei serve``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zhibei.cli import flags
+from zhibei.cli.completing import complete_model
+from zhibei.cli.files import read_text
+from zhibei.cli.invocation import Invocation
+from zhibei.cli.kinds import Real, Whole, Words
+from zhibei.cli.references import as_reference
+from zhibei.cli.wording import command, option
+from zhibei.errors import ZhibeiError
+from zhibei.i18n import N_
+from zhibei.settings import Settings
+
+if TYPE_CHECKING:
+    from zhibei.app import App
+
+_OWN = {
+    "host": "server.host",
+    "port": "server.port",
+    "api_key": "server.api_key",
+    "allowed_host": "server.allowed_hosts",
+    "origin": "server.origins",
+    "max_queue": "server.max_queue",
+    "allow_insecure_bind": "server.allow_insecure_bind",
+    "max_models": "max_models",
+    "load_timeout": "load_timeout_s",
+    "engine": "engine",
+    "keep_alive": "keep_alive",
+}
+
+
+_HELP = N_(
+    "Serve models over HTTP, as OpenAI does.\n"
+    "Models are loaded when they are first asked for. Ctrl-C lets answers finish; once more ends at once."
+)
+
+
+@command("serve", _HELP)
+@option("--host", kind=Words("ADDRESS"), help=N_("Address to listen on; 0.0.0.0 for all of this machine's."))
+@option("--port", kind=Whole(0, 65535), help=N_("Port to listen on; 0 for any that is free."))
+@option(
+    "--api-key",
+    kind=Words("KEY"),
+    help=N_("Key that clients must present. The variable ZHIBEI_API_KEY hides it from other users."),
+)
+@option(
+    "--allowed-host",
+    kind=Words("NAME"),
+    multiple=True,
+    help=N_("Host name that requests may be addressed to; may be given several times."),
+)
+@option(
+    "--origin",
+    kind=Words("URL"),
+    multiple=True,
+    help=N_("Web origin whose pages may call the server; may be given several times."),
+)
+@option("--allow-insecure-bind", default=None, help=N_("Listen beyond this machine without a key."))
+@option("--max-queue", kind=Whole(0, 1_000_000), help=N_("Requests that may wait before new ones are refused."))
+@option("--max-models", kind=Whole(0, 1000), help=N_("Models loaded at once; 0 for as many as memory allows."))
+@option("--load-timeout", kind=Real(1, 1e6), help=N_("Seconds a model may take to load."))
+@option("--keep-alive", kind=flags.Duration(), help=N_("How long a model stays loaded when idle: 5m, 0, forever."))
+@option("--engine", kind=Words("NAME"), help=N_("Engine to use: auto, llama.cpp or echo."))
+@option("--model", kind=Words("NAME"), shell_complete=complete_model, help=N_("Load this model at the start."))
+@flags.options(flags.SAMPLING_FLAGS, N_("Answers, where a request does not say"))
+@flags.options(flags.LOAD_FLAGS, N_("Loading"))
+@click.pass_obj
+def COMMAND(invocation: Invocation, /, model: str | None, **params: Any) -> None:
+    """Serve until told to stop."""
+    given = {setting: params[name] for name, setting in _OWN.items() if params[name] not in (None, ())}
+    given |= flags.given(params, (*flags.LOAD_FLAGS, *flags.SAMPLING_FLAGS))
+    if "load.chat_template" in given:
+        given["load.chat_template"] = read_text(str(given["load.chat_template"]))
+    settings = invocation.all_settings(given).settings
+    from zhibei.server.listen import run
+
+    run(_serve(invocation, settings, None if model is None else as_reference(model)))
+
+
+async def _serve(invocation: Invocation, settings: Settings, preload: str | None) -> None:
+    from zhibei.app import build
+    from zhibei.server.http import serve
+
+    app = build(settings)
+    preloading: list[asyncio.Task[None]] = []
+
+    def ready(url: str) -> None:
+        _greet(invocation, settings, url)
+        if preload is not None:
+            preloading.append(asyncio.ensure_future(_preload(invocation, app, preload)))
+
+    try:
+        await serve(app, on_ready=ready)
+    finally:
+        for task in preloading:
+            task.cancel()
+        await app.close()
+    invocation.note("Stopped.")
+
+
+def _greet(invocation: Invocation, settings: Settings, url: str) -> None:
+    printer = invocation.printer
+    key = " -H 'Authorization: Bearer …'" if settings.server.api_key else ""
+    body = json.dumps({"model": settings.model, "messages": [{"role": "user", "content": "Hello"}]})
+    invocation.note("Zhibei serves at {url}", url=printer.styled(url, "bold", err=True))
+    invocation.note("  OpenAI's clients: base URL {url}/v1", url=url)
+    invocation.note("  Documentation:    {url}/docs", url=url)
+    invocation.note("  Try it:")
+    printer.note(f"    curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n      -d '{body}'")
+    invocation.note("Ctrl-C stops it.")
+
+
+async def _preload(invocation: Invocation, app: App, model: str) -> None:
+    try:
+        async with app.pool.lease(model, "generate", app.settings.load, None):
+            invocation.note("{model} is loaded.", model=model)
+    except ZhibeiError as error:
+        invocation.error(error)

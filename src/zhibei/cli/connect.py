@@ -1,0 +1,175 @@
+"""Where a command's work is done: by a running server if one answers, else in this process.
+
+Keeps start-up short: nothing here imports asyncio or an HTTP client before it is known that one is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from zhibei import __version__
+from zhibei.cli.invocation import Invocation
+from zhibei.errors import NotPermitted, Offline
+from zhibei.settings import ServerSettings, Settings
+from zhibei.store.library import Library
+from zhibei.store.verbs import StoreVerbs
+
+if TYPE_CHECKING:
+    from zhibei.service import Service
+
+Answer = TypeVar("Answer")
+
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1", "": "127.0.0.1"}
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_CONNECT_S = 0.5
+_ANSWER_S = 5.0
+_MAX_ANSWER_BYTES = 65536
+_UNAUTHORIZED = 401
+
+
+class Connection:
+    """A running server, or this process. ``server`` None: no server runs."""
+
+    def __init__(self, settings: Settings, server: Service | None) -> None:
+        self._settings = settings
+        self.server = server
+
+    def service(self) -> Service:
+        """A service with every verb; the caller closes it."""
+        if self.server is not None:
+            return self.server
+        from zhibei.app import build
+        from zhibei.local import LocalService
+
+        return LocalService(build(self._settings))
+
+    def ask(self, question: Callable[[Service | StoreVerbs], Coroutine[Any, Any, Answer]]) -> Answer:
+        """Put one question to the store, here or at the server."""
+        if self.server is not None:
+            return ask_server(self.server, question)
+        return run_sync(question(StoreVerbs(Library(self._settings.home))))
+
+
+def connect(invocation: Invocation) -> Connection:
+    """Find out who does this command's work.
+
+    Raises:
+        Offline: the settings name a server on another machine, and it does not answer.
+    """
+    settings = invocation.settings
+    host, port = contact_address(settings.server)
+    found = _find_server(invocation, settings.server, host, port)
+    if found is None:
+        return Connection(settings, None)
+    from zhibei.remote import RemoteService
+
+    url = base_url(host, port)
+    if found != __version__:
+        invocation.warn("The server at {url} is Zhibei {found}, this is {own}.", url=url, found=found, own=__version__)
+    return Connection(settings, RemoteService(url, settings.server.api_key))
+
+
+def ask_server(server: Service, question: Callable[[Service], Coroutine[Any, Any, Answer]]) -> Answer:
+    """Put one question to a server, and let go of it."""
+    import asyncio
+
+    async def ask() -> Answer:
+        try:
+            return await question(server)
+        finally:
+            await server.close()
+
+    return asyncio.run(ask())
+
+
+def contact_address(server: ServerSettings) -> tuple[str, int]:
+    """Where a server with these settings is reached: one that listens everywhere, over loopback."""
+    return _ANY_ADDRESS.get(server.host, server.host.strip("[]")), server.port
+
+
+def base_url(host: str, port: int) -> str:
+    """``http://host:port``."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run_sync(work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Drive a coroutine that never waits to its end, without an event loop.
+
+    Raises:
+        RuntimeError: it waits. The store's verbs in this process never do.
+    """
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return cast("Answer", end.value)
+    work.close()
+    raise RuntimeError("this work has to wait, and needs an event loop")
+
+
+def _find_server(invocation: Invocation, server: ServerSettings, host: str, port: int) -> str | None:
+    """The version of the Zhibei that listens there; None if none does."""
+    try:
+        # As bytes, a name is not taken through the tables of international names, which take time to load.
+        name: Any = host.encode() if host.isascii() else host
+        socket.create_connection((name, port), timeout=_CONNECT_S).close()
+    except OSError:
+        if host in _LOOPBACK or _is_own_address(host):
+            return None
+        raise Offline(
+            "No Zhibei server answers at {url}.",
+            hint="Start it there: zhibei serve --host {host}",
+            url=base_url(host, port),
+            host=host,
+        ) from None
+    version = _ask_version(server, host, port)
+    if version is None:
+        invocation.warn("Another program listens at {url}; working without a server.", url=base_url(host, port))
+    return version
+
+
+def _ask_version(server: ServerSettings, host: str, port: int) -> str | None:
+    """The version of the Zhibei there; None if it is another program, or too broken to say so."""
+    import http.client
+
+    connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_S)
+    headers = {"Authorization": f"Bearer {server.api_key}"} if server.api_key else {}
+    try:
+        connection.request("GET", "/zhibei/v1/version", headers=headers)
+        response = connection.getresponse()
+        status, body = response.status, json.loads(response.read(_MAX_ANSWER_BYTES))
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    if not isinstance(body, dict):
+        return None
+    if status != http.client.OK:
+        _raise_refusal(body, status, base_url(host, port))
+    is_ours = body.get("name") == "zhibei" and isinstance(body.get("version"), str)
+    return body["version"] if is_ours else None
+
+
+def _raise_refusal(body: Mapping[str, Any], status: int, url: str) -> None:
+    """Raise the error of a Zhibei that does not let us in; return if it is no Zhibei's."""
+    from zhibei.wire import ERROR_DETAIL_KEY, decode_error
+
+    error = body.get("error")
+    if not isinstance(error, dict) or ERROR_DETAIL_KEY not in error:
+        return
+    if status == _UNAUTHORIZED:
+        raise NotPermitted("The server at {url} wants another API key.", hint="Set ZHIBEI_API_KEY to its key.", url=url)
+    raise decode_error(error[ERROR_DETAIL_KEY])
+
+
+def _is_own_address(host: str) -> bool:
+    """Whether the host is this machine: then a server that is not there is simply not running."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The HTTP edge: what stands before every route, and one folder per dialect."""

@@ -1,0 +1,88 @@
+"""The end of a server's life: no new requests, time for those under way, then a marked end. Owns which requests run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from zhibei.errors import Busy
+
+RETRY_AFTER_S = 30
+
+
+class Drain:
+    """Counts requests, turns new ones away once it has begun, and can cut those that are still running."""
+
+    def __init__(self) -> None:
+        self._draining = False
+        self._num_requests = 0
+        self._idle = asyncio.Event()
+        self._cuts: set[Callable[[], None]] = set()
+        self._is_cut = False
+
+    @property
+    def num_requests(self) -> int:
+        """Requests under way."""
+        return self._num_requests
+
+    @property
+    def is_draining(self) -> bool:
+        """True once no new request is taken."""
+        return self._draining
+
+    def begin(self) -> None:
+        """Take no new requests."""
+        self._draining = True
+        if self._num_requests == 0:
+            self._idle.set()
+
+    def check(self) -> None:
+        """Return if new requests are taken.
+
+        Raises:
+            Busy: the server is stopping.
+        """
+        if self._draining:
+            raise stopping()
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request while it lasts."""
+        self._num_requests += 1
+        try:
+            yield
+        finally:
+            self._num_requests -= 1
+            if self._draining and self._num_requests == 0:
+                self._idle.set()
+
+    @contextmanager
+    def cutting(self, cut: Callable[[], None]) -> Iterator[None]:
+        """Have ``cut`` called if time runs out while the block lasts."""
+        self._cuts.add(cut)
+        try:
+            if self._is_cut:
+                cut()
+            yield
+        finally:
+            self._cuts.discard(cut)
+
+    async def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no request is under way; False if that takes longer than ``timeout_s``."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    def cut(self) -> None:
+        """End what still runs."""
+        self._is_cut = True
+        for cut in tuple(self._cuts):
+            cut()
+
+
+def stopping() -> Busy:
+    """What a client is told by a server that stops."""
+    return Busy("The server is stopping.", hint="Try again when it is back.", retry_after_s=RETRY_AFTER_S)

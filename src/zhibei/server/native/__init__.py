@@ -1,0 +1,5 @@
+"""Zhibei's own dialect."""
+
+from zhibei.server.native.routes import router
+
+__all__ = ["router"]

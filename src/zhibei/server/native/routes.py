@@ -1,0 +1,127 @@
+"""Zhibei's own routes: library, pulls and pool over HTTP, for the CLI and the Python API. HTTP only."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+import orjson
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from zhibei import __version__
+from zhibei.app import App
+from zhibei.errors import NotPermitted
+from zhibei.local import LocalService
+from zhibei.refs import ModelRef
+from zhibei.server import generation
+from zhibei.server.guard import is_loopback
+from zhibei.server.json_route import JsonRoute
+from zhibei.server.loading import keep_alive, load_options
+from zhibei.server.native import schema
+from zhibei.server.native.translate import PullLines, body
+from zhibei.server.streams import EventStream, WholeAnswer
+from zhibei.service import RunOptions
+from zhibei.wire import NATIVE_PREFIX
+
+_WHOLE: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": {"application/json": {}}}}
+_LINES: dict[int | str, dict[str, Any]] = {200: {"description": "Events, one a line.", "content": {"application/x-ndjson": {}}}}
+
+
+def router(app: App) -> APIRouter:
+    """The routes, for one App."""
+    routes = APIRouter(prefix=NATIVE_PREFIX, route_class=JsonRoute, tags=["Zhibei"])
+    service = LocalService(app)
+    _add_library(routes, app, service)
+    _add_pool(routes, app, service)
+    return routes
+
+
+def _add_library(routes: APIRouter, app: App, service: LocalService) -> None:
+    @routes.get("/version", responses=_WHOLE)
+    async def version() -> Response:
+        """Who answers."""
+        return _json(orjson.dumps({"name": "zhibei", "version": __version__}))
+
+    @routes.get("/models", responses=_WHOLE)
+    async def list_models() -> Response:
+        """The models on this machine, broken ones included."""
+        return _json(body(await service.list_models()))
+
+    @routes.post("/models/copy", responses=_WHOLE)
+    async def copy_model(asked: schema.CopyBody) -> Response:
+        """Give a model a second name."""
+        await service.copy_model(asked.source, asked.target)
+        return _json(b"{}")
+
+    @routes.get("/models/{name:path}", responses=_WHOLE)
+    async def show_model(name: str) -> Response:
+        """One model."""
+        generation.check_model(app.settings.server, name)
+        return _json(body(await service.show_model(name)))
+
+    @routes.delete("/models/{name:path}", responses=_WHOLE)
+    async def remove_model(name: str) -> Response:
+        """Remove a model."""
+        await service.remove_model(name)
+        return _json(b"{}")
+
+    @routes.post("/pull", responses=_LINES)
+    async def pull(asked: schema.PullBody) -> Response:
+        """Fetch or import a model. A client that leaves stops the pull; the same pull later goes on where it was."""
+        _check_source(app, asked.ref)
+        return EventStream(service.pull(asked.ref, name=asked.name, copy=asked.copy_file), PullLines())
+
+
+def _add_pool(routes: APIRouter, app: App, service: LocalService) -> None:
+    @routes.get("/ps", responses=_WHOLE)
+    async def residents() -> Response:
+        """The running models."""
+        return _json(body(await service.residents()))
+
+    @routes.post("/stop", responses=_WHOLE)
+    async def stop_model(asked: schema.StopBody) -> Response:
+        """Unload a running model."""
+        return WholeAnswer(lambda: _nothing(service.stop_model(asked.name)))
+
+    @routes.post("/tokenize", responses=_WHOLE)
+    async def tokenize(asked: schema.TokenizeBody) -> Response:
+        """Token ids of a text."""
+        generation.check_model(app.settings.server, asked.model)
+
+        async def work() -> bytes:
+            return orjson.dumps({"tokens": await service.tokenize(asked.model, asked.text, _options(asked))})
+
+        return WholeAnswer(work)
+
+    @routes.post("/detokenize", responses=_WHOLE)
+    async def detokenize(asked: schema.DetokenizeBody) -> Response:
+        """Text of token ids."""
+        generation.check_model(app.settings.server, asked.model)
+
+        async def work() -> bytes:
+            return orjson.dumps({"text": await service.detokenize(asked.model, tuple(asked.tokens), _options(asked))})
+
+        return WholeAnswer(work)
+
+
+def _check_source(app: App, ref: str) -> None:
+    """Files and addresses are as the server's machine sees them, which only that machine's user may look through."""
+    if ModelRef.parse(ref).source in ("file", "url") and not is_loopback(app.settings.server.host):
+        raise NotPermitted(
+            "A server that others can reach imports no files, and fetches from no address that a client names.",
+            hint="Run zhibei pull on that machine.",
+        )
+
+
+def _options(asked: schema.ModelBody) -> RunOptions:
+    return RunOptions(load_options(asked.load), keep_alive(asked.keep_alive))
+
+
+async def _nothing(work: Coroutine[Any, Any, None]) -> bytes:
+    await work
+    return b"{}"
+
+
+def _json(data: bytes) -> Response:
+    return Response(data, media_type="application/json")

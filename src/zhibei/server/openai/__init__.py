@@ -1,0 +1,5 @@
+"""OpenAI's dialect."""
+
+from zhibei.server.openai.routes import router
+
+__all__ = ["router"]

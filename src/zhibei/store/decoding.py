@@ -1,0 +1,87 @@
+"""JSON to frozen dataclasses, strictly: what a manifest says is checked against the types it is to become.
+
+Covers what ``zhibei.plans`` uses: text, numbers, truth values, literals, tuples, options. Nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+_T = TypeVar("_T")
+_MAX_INT = 2**63 - 1
+
+
+class BadShape(Exception):
+    """The JSON is not what it should be; the text names the place."""
+
+
+def decode(kind: type[_T], value: object, where: str) -> _T:
+    """A ``kind`` from a JSON object. Fields that a later version added are passed over; missing ones take their default.
+
+    Raises:
+        BadShape: a field is missing without a default, or of another type.
+    """
+    if not isinstance(value, dict):
+        raise BadShape(f"{where} is not an object")
+    hints = get_type_hints(kind)
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if field.name in value:
+            found[field.name] = _decode(hints[field.name], value[field.name], f"{where}.{field.name}")
+        elif field.default is dataclasses.MISSING:
+            raise BadShape(f"{where}.{field.name} is missing")
+    return kind(**found)
+
+
+def encode(value: object) -> Any:
+    """The JSON of a dataclass or plain value, defaults left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: encode(mine)
+            for field in dataclasses.fields(value)
+            if (mine := getattr(value, field.name)) != field.default
+        }
+    if isinstance(value, tuple):
+        return [encode(item) for item in value]
+    return value
+
+
+def _decode(hint: Any, value: object, where: str) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        (option,) = (arg for arg in args if arg is not type(None))
+        return _decode(option, value, where)
+    if origin is Literal:
+        if value not in args:
+            raise BadShape(f"{where} cannot be {str(value)[:40]!r}")
+        return value
+    if origin is tuple:
+        return _decode_tuple(args, value, where)
+    return _decode_plain(hint, value, where)
+
+
+def _decode_tuple(args: tuple[Any, ...], value: object, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise BadShape(f"{where} is not a list")
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(_decode(args[0], item, where) for item in value)
+    if len(value) != len(args):
+        raise BadShape(f"{where} has {len(value)} items instead of {len(args)}")
+    return tuple(_decode(arg, item, where) for arg, item in zip(args, value, strict=True))
+
+
+def _decode_plain(hint: Any, value: object, where: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not hint or hint not in (str, int, float, bool):
+        raise BadShape(f"{where} is not of type {getattr(hint, '__name__', hint)}")
+    if isinstance(value, int) and abs(value) > _MAX_INT:
+        raise BadShape(f"{where} is too large")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadShape(f"{where} is not a number")
+    return value

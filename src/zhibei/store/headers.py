@@ -1,0 +1,49 @@
+"""Look at a model's header where it lies, by range, before its bytes are fetched."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+
+from zhibei.formats.gguf import read_header
+from zhibei.plans import ModelInfo
+from zhibei.store.sources.base import RemoteFile, Source
+from zhibei.store.threads import in_thread_until
+
+
+async def read_remote_header(source: Source, file: RemoteFile) -> ModelInfo | None:
+    """What a remote file's header says; None where its source cannot read parts of it.
+
+    Raises:
+        ModelFileError: it is damaged, hostile or no model.
+        SourceError: the source failed.
+        StartOver: the file has changed.
+    """
+    if file.size_bytes is None or await source.read(file, 0, 1) is None:
+        return None
+    reader = _RangeReader(asyncio.get_running_loop(), source, file)
+    return await in_thread_until(reader.stop, read_header, reader, size_bytes=file.size_bytes)
+
+
+class _RangeReader:
+    """The formats' ``Reader`` over a source: asked on a thread, answered by the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, source: Source, file: RemoteFile) -> None:
+        self._loop = loop
+        self._source = source
+        self._file = file
+        self._pending: Future[bytes | None] | None = None
+        self._is_stopped = False
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Bytes from ``offset``; fewer than ``length`` only where the file ends."""
+        self._pending = asyncio.run_coroutine_threadsafe(self._source.read(self._file, offset, length), self._loop)
+        if self._is_stopped:
+            self._pending.cancel()
+        return self._pending.result() or b""
+
+    def stop(self) -> None:
+        """Make a waiting ``read_at`` and every later one fail."""
+        self._is_stopped = True
+        if self._pending is not None:
+            self._pending.cancel()

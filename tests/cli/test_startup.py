@@ -1,0 +1,55 @@
+"""Commands that only look must answer at once: they may not import what takes long to import."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.program import Program
+
+HEAVY = ("asyncio", "aiohttp", "rich", "prompt_toolkit", "pydantic", "fastapi", "starlette", "uvicorn", "xllamacpp", "psutil")
+# Of our own, what brings those along or is simply not needed.
+UNNEEDED = (
+    "zhibei.app",
+    "zhibei.runtime.pool",
+    "zhibei.local",
+    "zhibei.remote",
+    "zhibei.engines.echo",
+    "zhibei.events",
+    "zhibei.api",
+)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--help",),
+        ("list",),
+        ("list", "--json"),
+        ("show", "tiny"),
+        ("cp", "tiny", "other"),
+        ("rm", "tiny"),
+        ("config",),
+        ("version",),
+        ("ps",),
+        ("completion", "bash"),
+        ("completion", "words", "zhibei show t"),
+    ],
+    ids=" ".join,
+)
+def test_nothing_heavy_is_imported(stocked: Program, words: tuple[str, ...]) -> None:
+    ran = stocked("--lang", "zh", *words, python=("-X", "importtime"))
+    assert ran.code == 0
+    imported = {line.rpartition("|")[2].strip() for line in ran.err.splitlines() if line.startswith("import time:")}
+    assert "zhibei.cli.main" in imported
+    tops = {name.partition(".")[0] for name in imported}
+    # Who writes to the store says which process it is, and asks psutil for that.
+    allowed = {"psutil"} if words[0] == "cp" else set()
+    assert not tops & set(HEAVY) - allowed
+    assert not imported & set(UNNEEDED)
+
+
+def test_the_list_of_commands_imports_none_of_them(program: Program) -> None:
+    ran = program("--help", python=("-X", "importtime"))
+    assert "zhibei.cli.commands\n" in ran.err
+    assert "zhibei.cli.commands." not in ran.err
+    assert "zhibei.store" not in ran.err

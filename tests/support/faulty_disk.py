@@ -1,0 +1,120 @@
+"""A disk that stops at the n-th operation: as an exception from there on, or by killing the process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+from zhibei.store.disk import Disk
+
+
+class Stopped(BaseException):
+    """The power is gone: nothing after this point reaches the disk."""
+
+
+class FaultyDisk(Disk):
+    """Counts operations; the one with the number ``stop_at`` and all later ones do not happen.
+
+    ``log`` holds what was done: (operation, paths or file). ``kill``: SIGKILL instead of an exception.
+    """
+
+    def __init__(self, stop_at: int | None = None, *, kill: bool = False) -> None:
+        self.stop_at = stop_at
+        self.num_operations = 0
+        self.log: list[tuple[str, str]] = []
+        self._kill = kill
+        self._names: dict[int, str] = {}
+
+    def _step(self, operation: str, *subjects: object) -> None:
+        self.num_operations += 1
+        if self.stop_at is not None and self.num_operations >= self.stop_at:
+            if self._kill:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise Stopped
+        self.log.append((operation, " ".join(map(str, subjects))))
+
+    def make_directories(self, path: Path) -> None:
+        self._step("make_directories", path)
+        super().make_directories(path)
+
+    def make_directory(self, path: Path) -> None:
+        self._step("make_directory", path)
+        super().make_directory(path)
+
+    def open_new(self, path: Path) -> int:
+        self._step("open_new", path)
+        fileno = super().open_new(path)
+        self._names[fileno] = str(path)
+        return fileno
+
+    def open_existing(self, path: Path) -> int:
+        self._step("open_existing", path)
+        fileno = super().open_existing(path)
+        self._names[fileno] = str(path)
+        return fileno
+
+    def write(self, fileno: int, data: bytes | memoryview) -> None:
+        half = len(data) // 2
+        self._step("write", self._names[fileno])
+        super().write(fileno, memoryview(data)[:half])
+        self._step("write", self._names[fileno])
+        super().write(fileno, memoryview(data)[half:])
+
+    def truncate(self, fileno: int, size_bytes: int) -> None:
+        self._step("truncate", self._names[fileno])
+        super().truncate(fileno, size_bytes)
+
+    def sync(self, fileno: int) -> None:
+        self._step("sync", self._names[fileno])
+        super().sync(fileno)
+
+    def sync_directory(self, path: Path) -> None:
+        self._step("sync_directory", path)
+        super().sync_directory(path)
+
+    def replace(self, source: Path, target: Path) -> None:
+        self._step("replace", source, target)
+        super().replace(source, target)
+
+    def rename_directory(self, source: Path, target: Path) -> None:
+        self._step("rename_directory", source, target)
+        super().rename_directory(source, target)
+
+    def remove(self, path: Path) -> None:
+        self._step("remove", path)
+        super().remove(path)
+
+    def remove_directory(self, path: Path) -> None:
+        self._step("remove_directory", path)
+        super().remove_directory(path)
+
+
+class SmallDisk(Disk):
+    """A disk with room for so many bytes; ``code`` is the errno beyond (ENOSPC or EDQUOT). ``seen``: what it says is free."""
+
+    def __init__(self, room_bytes: int, *, seen: int | None = None, code: int = errno.ENOSPC) -> None:
+        self.room_bytes = room_bytes
+        self.seen = seen
+        self.code = code
+
+    def write(self, fileno: int, data: bytes | memoryview) -> None:
+        fitting = min(len(data), self.room_bytes)
+        super().write(fileno, memoryview(data)[:fitting])
+        self.room_bytes -= fitting
+        if fitting < len(data):
+            raise OSError(self.code, os.strerror(self.code))
+
+    def truncate(self, fileno: int, size_bytes: int) -> None:
+        freed = os.fstat(fileno).st_size - size_bytes
+        super().truncate(fileno, size_bytes)
+        self.room_bytes += freed
+
+    def open_new(self, path: Path) -> int:
+        if not self.room_bytes:
+            raise OSError(self.code, os.strerror(self.code), str(path))
+        return super().open_new(path)
+
+    def free_bytes(self, path: Path) -> int:
+        return self.seen if self.seen is not None else self.room_bytes

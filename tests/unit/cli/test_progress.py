@@ -1,0 +1,55 @@
+"""Progress in a log: when a line comes, and what it says."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+
+import pytest
+
+from zhibei.cli.invocation import Invocation
+from zhibei.cli.printer import Printer
+from zhibei.cli.progress import LineView, follow_pull
+from zhibei.errors import SourceError
+from zhibei.events import Notice, Progress, PullEvent
+from zhibei.i18n import Translator
+from zhibei.settings import resolve
+
+
+@pytest.fixture
+def err() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def invocation(err: io.StringIO) -> Invocation:
+    return Invocation(Printer(out=io.StringIO(), err=err), Translator("en"), resolve(environ={}), {})
+
+
+def test_a_line_at_the_beginning_every_few_seconds_and_at_the_end(invocation: Invocation, err: io.StringIO) -> None:
+    now = 0.0
+    view = LineView(invocation, clock=lambda: now)
+    for second, done in ((0, 1024), (1, 2048), (4, 3072), (6, 4096), (8, 9216), (9, 10240)):
+        now = float(second)
+        view.show(Progress("model.gguf", done, 10240))
+    assert err.getvalue().splitlines() == [
+        "model.gguf: 10% (1.0 KiB / 10.0 KiB)",
+        "model.gguf: 40% (4.0 KiB / 10.0 KiB), 512 B/s, 12s left",
+        "model.gguf: 100% (10.0 KiB / 10.0 KiB), 1.0 KiB/s",
+    ]
+
+
+def test_what_is_not_known_is_not_said(invocation: Invocation, err: io.StringIO) -> None:
+    view = LineView(invocation, clock=lambda: 0.0)
+    view.show(Progress("a\x1b[2Jb", 2048, None))
+    view.show(Progress("files", 1, 3, unit="files"))
+    assert err.getvalue() == "a[2Jb: 2.0 KiB\nfiles: 1/3\n"
+
+
+async def test_a_pull_that_ends_without_a_model_is_an_error(invocation: Invocation, err: io.StringIO) -> None:
+    async def events() -> AsyncIterator[PullEvent]:
+        yield Notice("Careful with {what}.", (("what", "this"),))
+
+    with pytest.raises(SourceError):
+        await follow_pull(invocation, events(), "Beginning.")
+    assert err.getvalue() == "Beginning.\nnotice: Careful with this.\n"
