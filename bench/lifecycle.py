@@ -20,8 +20,8 @@ import psutil
 
 from serving import MODEL, pull_model
 from zhibei.app import App, build
-from zhibei.chat import ChatRequest, Limits, Message, Sampling
-from zhibei.plans import LoadOptions
+from zhibei.chat import ChatRequest, Message
+from zhibei.options import Limits, LoadOptions, Sampling
 from zhibei.settings import resolve
 
 REQUEST = ChatRequest((Message.of("user", "hi"),), Sampling(temperature=0.0), Limits(4))

@@ -63,7 +63,7 @@ def resident_bytes(pid: int | str = "self") -> int:
 
 async def _serve(home: Path, load: dict[str, int]) -> None:
     from zhibei.app import build
-    from zhibei.plans import LoadOptions
+    from zhibei.options import LoadOptions
     from zhibei.server.http import serve
     from zhibei.settings import resolve
 

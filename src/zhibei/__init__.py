@@ -20,9 +20,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from zhibei.api import Answer, AsyncModel, Model, list_models, load, load_async
-    from zhibei.chat import Message, ResponseFormat, Sampling, Tool, ToolCall
+    from zhibei.chat import Message, ResponseFormat, Tool, ToolCall
     from zhibei.errors import ZhibeiError
     from zhibei.events import ReasoningDelta, TextDelta, ToolCallDelta
+    from zhibei.options import Sampling
 
 _HOMES = {
     "Answer": "api",
@@ -33,7 +34,7 @@ _HOMES = {
     "load_async": "api",
     "Message": "chat",
     "ResponseFormat": "chat",
-    "Sampling": "chat",
+    "Sampling": "options",
     "Tool": "chat",
     "ToolCall": "chat",
     "ReasoningDelta": "events",

@@ -10,17 +10,7 @@ from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any, TypeVar
 
-from zhibei.chat import (
-    ChatRequest,
-    CompletionRequest,
-    EmbeddingRequest,
-    Limits,
-    Message,
-    ResponseFormat,
-    Sampling,
-    Tool,
-    ToolCall,
-)
+from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Message, ResponseFormat, Tool, ToolCall
 from zhibei.errors import BadRequest
 from zhibei.events import (
     Finished,
@@ -33,7 +23,8 @@ from zhibei.events import (
     ToolCallDelta,
     Usage,
 )
-from zhibei.plans import LoadOptions, StoredModel
+from zhibei.models import StoredModel
+from zhibei.options import Limits, LoadOptions, Sampling
 from zhibei.service import RunOptions, Service
 from zhibei.settings import resolve
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from zhibei.sampling import Limits as Limits
-from zhibei.sampling import Sampling as Sampling
+from zhibei.options import Limits, Sampling
 
 Role = Literal["system", "user", "assistant", "tool"]
 JsonSchema = Mapping[str, Any]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zhibei.chat import TokenLogprob
-from zhibei.plans import ModelInfo, StoredModel
+from zhibei.models import ModelInfo, StoredModel
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 

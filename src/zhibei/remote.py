@@ -19,7 +19,9 @@ from zhibei.engines import openai_body
 from zhibei.engines.sse import SseSplitter
 from zhibei.errors import EngineDied, SourceError, Unsupported
 from zhibei.events import Finished, GenerationEvent, Loading, Pulled, PullEvent
-from zhibei.plans import LoadOptions, Resident, StoredModel
+from zhibei.models import StoredModel
+from zhibei.options import LoadOptions
+from zhibei.plans import Resident
 from zhibei.service import RunOptions
 from zhibei.wire import ERROR_DETAIL_HEADER, ERROR_DETAIL_KEY, NATIVE_PREFIX, decode, decode_error, decode_pull_event
 

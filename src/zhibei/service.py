@@ -10,7 +10,9 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from zhibei.plans import LoadOptions, Resident, StoredModel
+from zhibei.models import StoredModel
+from zhibei.options import LoadOptions
+from zhibei.plans import Resident
 
 if TYPE_CHECKING:
     from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings

@@ -17,8 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from zhibei.envvars import CONFIG_FILE_VAR, ENV_VARS
 from zhibei.errors import BadSetting, ZhibeiError
 from zhibei.i18n import N_
-from zhibei.plans import LoadOptions
-from zhibei.sampling import Sampling
+from zhibei.options import LoadOptions, Sampling
 from zhibei.units import parse_keep_alive
 
 DEFAULT_PORT = 11435

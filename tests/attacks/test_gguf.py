@@ -16,7 +16,7 @@ from support.gguf_attacks import ATTACKS, Attack, CountingReader
 from support.gguf_writer import tiny_model
 from zhibei.errors import ModelFileError
 from zhibei.formats.gguf import read_header
-from zhibei.plans import ModelInfo
+from zhibei.models import ModelInfo
 
 TESTS = Path(__file__).parents[1]
 MAX_CPU_S = 0.2

@@ -51,6 +51,9 @@ class Program:
             "LANG": "C.UTF-8",
             "PYTHONWARNINGS": "error",
             "TERM": "xterm-256color",
+            # Without compiled files each run would compile all it imports.
+            "PYTHONPYCACHEPREFIX": str(self.directory.parent / "pycache"),
+            "PYTHONDONTWRITEBYTECODE": "",
         }
         return {**kept, **own, **self.extra}
 

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from zhibei.events import Pulled, PullEvent
-from zhibei.plans import StoredModel
+from zhibei.models import StoredModel
 from zhibei.refs import ModelRef
 from zhibei.store.fetch import FetchOptions, Retries, Timers
 from zhibei.store.library import Library

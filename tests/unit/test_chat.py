@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from zhibei import chat
-from zhibei.chat import ImagePart, Message, Sampling, TextPart
+from zhibei.chat import ImagePart, Message, TextPart
+from zhibei.options import Sampling
 
 RECORDS = [item for item in vars(chat).values() if dataclasses.is_dataclass(item) and isinstance(item, type)]
 
@@ -27,7 +28,11 @@ def test_the_text_of_a_message_leaves_images_out() -> None:
     ("mine", "defaults", "joined"),
     [
         (Sampling(), Sampling(temperature=0.5, seed=1), Sampling(temperature=0.5, seed=1)),
-        (Sampling(temperature=0.0, top_k=0, seed=0), Sampling(temperature=0.5, top_k=4, seed=1), Sampling(temperature=0.0, top_k=0, seed=0)),
+        (
+            Sampling(temperature=0.0, top_k=0, seed=0),
+            Sampling(temperature=0.5, top_k=4, seed=1),
+            Sampling(temperature=0.0, top_k=0, seed=0),
+        ),
         (Sampling(top_p=0.1), Sampling(top_k=4), Sampling(top_p=0.1, top_k=4)),
         (Sampling(logit_bias=()), Sampling(logit_bias=((1, 2.0),)), Sampling(logit_bias=((1, 2.0),))),
         (Sampling(logit_bias=((3, 4.0),)), Sampling(logit_bias=((1, 2.0),)), Sampling(logit_bias=((3, 4.0),))),

@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from zhibei import events, plans
+from zhibei import events, models, options, plans
 from zhibei.events import Notice, Timings
-from zhibei.plans import LoadOptions, MemoryLine, Plan, StoredFile, StoredModel
+from zhibei.models import StoredFile, StoredModel
+from zhibei.options import LoadOptions
+from zhibei.plans import MemoryLine, Plan
 
 RECORDS = [
-    item for module in (events, plans) for item in vars(module).values() if dataclasses.is_dataclass(item) and isinstance(item, type)
+    item
+    for module in (events, models, options, plans)
+    for item in vars(module).values()
+    if dataclasses.is_dataclass(item) and isinstance(item, type)
 ]
 
 

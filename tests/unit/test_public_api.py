@@ -25,7 +25,9 @@ NAMES = (
     "Answer AsyncModel Message Model ReasoningDelta ResponseFormat Sampling TextDelta Tool ToolCall ToolCallDelta ZhibeiError "
     "__version__ list_models load load_async"
 ).split()
-HEAVY = "aiohttp asyncio click fastapi httptools orjson pip prompt_toolkit psutil pydantic rich ssl uvicorn uvloop xllamacpp".split()
+HEAVY = (
+    "aiohttp asyncio click fastapi httptools orjson pip prompt_toolkit psutil pydantic rich ssl uvicorn uvloop xllamacpp".split()
+)
 
 
 @pytest.fixture

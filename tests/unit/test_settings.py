@@ -11,7 +11,7 @@ import pytest
 from zhibei import settings as module
 from zhibei.envvars import CONFIG_FILE_VAR, ENV_VARS, EnvVar
 from zhibei.errors import BadSetting
-from zhibei.plans import LoadOptions
+from zhibei.options import LoadOptions
 from zhibei.settings import Resolved, Settings, child_environment, locale_language, resolve, wants_color
 
 VALUES = {
@@ -210,7 +210,9 @@ def test_a_bad_value_is_refused_and_named(config: Path, line: str) -> None:
     assert name.rpartition(".")[2] in said or "is not a port" in said or "language" in said or "duration" in said
 
 
-@pytest.mark.parametrize("name", ["port", "server", "server.", "server.port.x", "Server.port", "nothing", "load.ctx", "", ".", "lang.x"])
+@pytest.mark.parametrize(
+    "name", ["port", "server", "server.", "server.port.x", "Server.port", "nothing", "load.ctx", "", ".", "lang.x"]
+)
 def test_an_unknown_name_is_refused_and_the_known_ones_are_told(name: str) -> None:
     with pytest.raises(BadSetting) as caught:
         resolve({name: "1"}, {})

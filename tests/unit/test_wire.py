@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from zhibei import errors
 from zhibei.errors import SourceError
 from zhibei.events import Inspected, Notice, Progress, Pulled, PullEvent
-from zhibei.plans import ModelInfo, Resident, StoredFile, StoredModel
+from zhibei.models import ModelInfo, StoredFile, StoredModel
+from zhibei.plans import Resident
 from zhibei.wire import decode, decode_error, decode_pull_event, encode, encode_error, encode_pull_event
 
 INFO = ModelInfo(

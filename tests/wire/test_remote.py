@@ -10,10 +10,10 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from support.serving import MODEL, Serving
-from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Message, Sampling, TokenLogprob
+from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Message, TokenLogprob
 from zhibei.errors import EngineDied, NotPermitted, SourceError, Unsupported, ZhibeiError
 from zhibei.events import Finished, Loading, TextDelta, Usage
-from zhibei.plans import LoadOptions
+from zhibei.options import LoadOptions, Sampling
 from zhibei.remote import RemoteService
 from zhibei.service import RunOptions
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from zhibei.chat import ImagePart, Message, TextPart
 from zhibei.cli.answers import Answer, View, stream_answer
@@ -43,7 +44,7 @@ class Chat:
         answer = Answer(self.conversation.model)
         work = stream_answer(self.service, self.conversation.request(), self.options, answer, self.make_view())
         try:
-            stopped = await _until_interrupt(work)
+            stopped = await until_interrupt(work)
         except ZhibeiError as error:
             self.invocation.error(error)
             stopped = False
@@ -67,9 +68,9 @@ class Chat:
         printer.data("")
 
 
-async def _until_interrupt(work: asyncio.Future[None] | object) -> bool:
+async def until_interrupt(work: Coroutine[Any, Any, None]) -> bool:
     """Do the work until it is done or Ctrl-C is pressed; returns whether it was stopped."""
-    task: asyncio.Future[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    task = asyncio.ensure_future(work)
     stopped = False
 
     def stop() -> None:

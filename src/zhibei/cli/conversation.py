@@ -12,8 +12,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from zhibei.chat import ChatRequest, ImagePart, Limits, Message, Part, ResponseFormat, Sampling, TextPart
+from zhibei.chat import ChatRequest, ImagePart, Message, Part, ResponseFormat, TextPart
 from zhibei.errors import BadRequest, StoreError
+from zhibei.options import Limits, Sampling
 
 FORMAT = "zhibei.conversation"
 VERSION = 1

@@ -6,7 +6,8 @@ from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from zhibei.plans import ModelInfo, Resident, StoredModel
+from zhibei.models import ModelInfo, StoredModel
+from zhibei.plans import Resident
 
 if TYPE_CHECKING:
     from zhibei.events import Timings, Usage

@@ -12,8 +12,7 @@ from typing import Any, TypeVar, get_args
 from zhibei.cli.kinds import Kind, OneOf, Real, Switch, Whole, Words
 from zhibei.cli.wording import option
 from zhibei.i18n import N_
-from zhibei.plans import CacheType, LoadOptions
-from zhibei.sampling import Limits, Sampling
+from zhibei.options import CacheType, Limits, LoadOptions, Sampling
 from zhibei.units import parse_keep_alive
 
 _MAX_INT32 = 2**31 - 1

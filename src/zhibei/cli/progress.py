@@ -11,7 +11,7 @@ from zhibei.cli.invocation import Invocation
 from zhibei.cli.render import printable
 from zhibei.errors import SourceError
 from zhibei.events import Inspected, Notice, Progress, Pulled, PullEvent
-from zhibei.plans import StoredModel
+from zhibei.models import StoredModel
 from zhibei.units import format_bytes, format_duration
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from zhibei.cli import conversation as conversations
-from zhibei.cli.chatting import Chat
+from zhibei.cli.chatting import Chat, until_interrupt
 from zhibei.cli.fetching import ensure_model
 from zhibei.cli.flags import LIMIT_FLAGS, SAMPLING_FLAGS, Flag
 from zhibei.cli.kinds import Switch
@@ -15,7 +15,7 @@ from zhibei.cli.render import definitions, pairs, printable
 from zhibei.cli.stats import stats_line
 from zhibei.errors import BadRequest
 from zhibei.i18n import N_
-from zhibei.sampling import Limits, Sampling
+from zhibei.options import Limits, Sampling
 
 SETTINGS = {flag.word: flag for flag in (*SAMPLING_FLAGS, *LIMIT_FLAGS)}
 _UNSET = ("default", "none")
@@ -156,8 +156,11 @@ async def _stats(chat: Chat, rest: str) -> None:
 
 
 async def _model(chat: Chat, rest: str) -> None:
-    if rest:
+    async def switch() -> None:
         chat.conversation.model = await ensure_model(chat.invocation, chat.service, rest)
+
+    if rest and await until_interrupt(switch()):
+        chat.invocation.note("(stopped)")
     chat.invocation.printer.note(chat.conversation.model)
 
 

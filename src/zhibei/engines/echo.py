@@ -12,20 +12,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from zhibei.chat import (
-    ChatRequest,
-    CompletionRequest,
-    EmbeddingRequest,
-    Embeddings,
-    Limits,
-    Ranking,
-    RerankRequest,
-    TokenLogprob,
-)
+from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings, Ranking, RerankRequest, TokenLogprob
 from zhibei.engines import demands
 from zhibei.engines.base import EngineStatus, LogSink
 from zhibei.errors import EngineDied, ZhibeiError
 from zhibei.events import Finished, FinishReason, GenerationEvent, TextDelta, Timings, Usage
+from zhibei.options import Limits
 from zhibei.plans import Ability, EngineInfo, EngineSpec
 from zhibei.text.stops import StopMatcher
 

@@ -12,10 +12,8 @@ from zhibei.chat import (
     CompletionRequest,
     ImagePart,
     JsonSchema,
-    Limits,
     Message,
     ResponseFormat,
-    Sampling,
     TextPart,
     TokenLogprob,
     Tool,
@@ -32,6 +30,7 @@ from zhibei.events import (
     ToolCallDelta,
     Usage,
 )
+from zhibei.options import Limits, Sampling
 
 Json = dict[str, Any]
 Generation = TypeVar("Generation", ChatRequest, CompletionRequest)

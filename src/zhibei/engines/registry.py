@@ -7,7 +7,8 @@ from importlib import import_module
 
 from zhibei.engines.base import Backend
 from zhibei.errors import BadSetting, EngineMissing
-from zhibei.plans import EngineInfo, ModelInfo, Task
+from zhibei.models import ModelInfo
+from zhibei.plans import EngineInfo, Task
 
 ENGINES: Mapping[str, str] = {
     "llama.cpp": "zhibei.engines.llama_cpp.backend:LlamaCppBackend",

@@ -6,7 +6,7 @@ from zhibei.formats.gguf_header import MAGIC, Entry, GgufHeader, MetadataValue, 
 from zhibei.formats.gguf_model import describe
 from zhibei.formats.gguf_shards import read_shards, shard_names, shards_of
 from zhibei.formats.reader import Reader
-from zhibei.plans import ModelInfo
+from zhibei.models import ModelInfo
 
 __all__ = [
     "MAGIC",

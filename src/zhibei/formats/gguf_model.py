@@ -14,7 +14,7 @@ from zhibei.errors import ModelFileError
 from zhibei.formats.ggml_types import FILE_TYPES
 from zhibei.formats.gguf_header import GgufHeader, Omitted, TensorInfo
 from zhibei.formats.window import shown
-from zhibei.plans import ModelInfo
+from zhibei.models import ModelInfo
 
 MAX_LAYERS = 512
 MAX_HEADS = 2**16

@@ -9,7 +9,7 @@ from zhibei.errors import ModelFileError
 from zhibei.formats.gguf import MAGIC, describe, read_shards
 from zhibei.formats.reader import FileReader, Reader
 from zhibei.i18n import N_
-from zhibei.plans import ModelInfo
+from zhibei.models import ModelInfo
 
 __all__ = ["FileReader", "Reader", "inspect_path"]
 

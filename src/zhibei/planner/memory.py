@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from zhibei.plans import MemoryLine, ModelInfo
+from zhibei.models import ModelInfo
+from zhibei.plans import MemoryLine
 
 # Bytes per element; quantised types store blocks of 32 elements with a scale (and a minimum): ggml's block sizes.
 CACHE_TYPE_BYTES = {

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from zhibei.models import ModelInfo, StoredModel
+from zhibei.options import CacheType, LoadOptions
 from zhibei.planner import memory, speed
-from zhibei.plans import CacheType, EngineSpec, Hardware, LoadOptions, MemoryLine, ModelInfo, Plan, StoredModel, Task, Verdict
+from zhibei.plans import EngineSpec, Hardware, MemoryLine, Plan, Task, Verdict
 from zhibei.units import format_bytes
 
 # An automatic context: what most conversations need, as long as it takes no more than its share of free memory.

@@ -6,7 +6,8 @@ llama.cpp's quantised products was measured at about 120 GFLOP/s on a Zen 5 core
 
 from __future__ import annotations
 
-from zhibei.plans import Hardware, ModelInfo
+from zhibei.models import ModelInfo
+from zhibei.plans import Hardware
 
 GFLOPS_PER_CORE = 60.0
 MIN_BATCH, MAX_BATCH = 32, 2048

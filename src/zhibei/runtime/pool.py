@@ -24,8 +24,10 @@ from zhibei.errors import (
     ModelNotFound,
     ZhibeiError,
 )
+from zhibei.models import StoredFile, StoredModel
+from zhibei.options import LoadOptions
 from zhibei.planner.plan import plan
-from zhibei.plans import EngineInfo, Hardware, LoadOptions, Plan, Resident, StoredFile, StoredModel, Task
+from zhibei.plans import EngineInfo, Hardware, Plan, Resident, Task
 from zhibei.runtime import scheduler
 from zhibei.runtime.scheduler import Model, State, Ticket
 from zhibei.settings import Settings

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from zhibei.errors import BadRequest, ZhibeiError
-from zhibei.plans import CacheType, LoadOptions
+from zhibei.options import CacheType, LoadOptions
 from zhibei.server.body import Extension
 from zhibei.units import parse_keep_alive
 

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import Future
 
 from zhibei.formats.gguf import read_header
-from zhibei.plans import ModelInfo
+from zhibei.models import ModelInfo
 from zhibei.store.sources.base import RemoteFile, Source
 from zhibei.store.threads import in_thread_until
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from zhibei.errors import BadRequest, ModelBroken, ModelNotFound
-from zhibei.plans import StoredFile, StoredModel
+from zhibei.models import StoredFile, StoredModel
 from zhibei.refs import ModelName, ModelRef
 from zhibei.store.blobs import GRACE_S, BlobStore
 from zhibei.store.catalog import Catalog

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from zhibei.errors import BadReference, StoreError
-from zhibei.plans import ModelInfo
+from zhibei.models import ModelInfo
 from zhibei.refs import ModelName
 from zhibei.store import owners
 from zhibei.store.decoding import BadShape, decode, encode

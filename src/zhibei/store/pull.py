@@ -16,7 +16,7 @@ from pathlib import Path
 from zhibei.errors import BadReference, BadRequest, DigestMismatch, ModelNotFound, SourceError, Unsupported
 from zhibei.events import Inspected, Notice, Progress, Pulled, PullEvent
 from zhibei.formats.inspect import inspect_path
-from zhibei.plans import ModelInfo, StoredModel
+from zhibei.models import ModelInfo, StoredModel
 from zhibei.refs import ModelName, ModelRef
 from zhibei.store import owners
 from zhibei.store.blobs import BlobStore

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zhibei import __version__
-from zhibei.plans import StoredModel
+from zhibei.models import StoredModel
 from zhibei.refs import ModelName
 from zhibei.store.library import Library
 

@@ -347,11 +347,15 @@ class _Checker:
         node.kind = "integer"
         low, high = self._bound(node, "minimum", "exclusiveMinimum", 1), self._bound(node, "maximum", "exclusiveMaximum", -1)
         bounds = [bound for bound in (low, high) if bound is not None]
+        hint = "Give both a minimum and a maximum, or leave it out if no limit is needed."
         if any(abs(bound) > (MAX_BOUND_OF_TWO if len(bounds) == 2 else MAX_BOUND) for bound in bounds):
-            hint = "Give both, or leave it out if no limit is needed."
             self._refuse("a bound lies beyond 10^15, or 2^53 where both are given", node.path, hint)
         if low is not None and high is not None and low > high:
             self._refuse("no whole number lies between the bounds", node.path)
+        if low is None and high is not None and high < 0:  # llama.cpp would write numbers like -012
+            self._refuse("a negative maximum needs a minimum", node.path, hint)
+        if high is None and low is not None and "0" in str(low)[1:-1]:  # for 1050, llama.cpp lets 150 pass
+            return {"maximum", "exclusiveMaximum"}
         return {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 
     def _bound(self, node: SchemaNode, plain: str, exclusive: str, direction: int) -> int | None:
@@ -425,6 +429,10 @@ class _Checker:
                 names = [name for part in components for name in part.schema.get("properties", ())]
                 if len(set(names)) != len(names):
                     self._refuse("a property is described twice in allOf", path, "Write the conditions into one schema.")
+                closed = [part for part in components if part.schema.get("additionalProperties", True) is not True]
+                if closed and len(components) > 1 and self._use != "tool":
+                    hint = "Leave out additionalProperties there: such an object forbids what the others describe."
+                    self._refuse("an object in allOf is closed", path, hint)
             else:
                 self._refuse("allOf may only join objects, or only enums", path, "Write the conditions into one schema.")
 

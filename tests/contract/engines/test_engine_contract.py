@@ -14,24 +14,16 @@ import psutil
 import pytest
 
 from support.tool_conversation import TEMPLATE, WEATHER, conversation
-from zhibei.chat import (
-    ChatRequest,
-    CompletionRequest,
-    EmbeddingRequest,
-    Limits,
-    Message,
-    RerankRequest,
-    Sampling,
-    Tool,
-    ToolChoice,
-)
+from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Message, RerankRequest, Tool, ToolChoice
 from zhibei.engines import registry
 from zhibei.engines.base import Engine
 from zhibei.errors import EngineDied, EngineStartFailed, Unsupported
 from zhibei.events import Finished, GenerationEvent, TextDelta, ToolCallDelta
 from zhibei.formats.inspect import inspect_path
+from zhibei.models import StoredFile, StoredModel
+from zhibei.options import Limits, LoadOptions, Sampling
 from zhibei.planner.plan import plan
-from zhibei.plans import EngineSpec, Hardware, LoadOptions, StoredFile, StoredModel, Task
+from zhibei.plans import EngineSpec, Hardware, Task
 
 HARDWARE = Hardware("test", 2, 2, 16 << 30, 12 << 30)
 ENGINES = ["echo", pytest.param("llama.cpp", marks=pytest.mark.model)]

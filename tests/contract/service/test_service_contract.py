@@ -12,7 +12,7 @@ import pytest
 from support.models import model_bytes
 from support.serving import serving, stored_model
 from zhibei.app import build
-from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Limits, Message, Sampling, Tool, ToolChoice
+from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Message, Tool, ToolChoice
 from zhibei.engines.echo import EchoBackend, EchoScript, Fail, Step
 from zhibei.errors import (
     BadReference,
@@ -27,7 +27,7 @@ from zhibei.errors import (
 )
 from zhibei.events import Finished, Inspected, Loading, Progress, Pulled, ReasoningDelta, TextDelta, ToolCallDelta, Usage
 from zhibei.local import LocalService
-from zhibei.plans import LoadOptions
+from zhibei.options import Limits, LoadOptions, Sampling
 from zhibei.remote import RemoteService
 from zhibei.service import RunOptions, Service
 from zhibei.settings import Settings

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from zhibei.models import ModelInfo, StoredFile, StoredModel
+from zhibei.options import LoadOptions
 from zhibei.planner.plan import plan
-from zhibei.plans import EngineSpec, Hardware, LoadOptions, ModelInfo, Plan, StoredFile, StoredModel
+from zhibei.plans import EngineSpec, Hardware, Plan
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -72,7 +74,9 @@ def spec_lines(spec: EngineSpec) -> list[str]:
 def test_plan(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     case = tomllib.loads(text)
-    found = plan(stored(case["model"]), machine(case["machine"]), "llama.cpp", case.get("task", "generate"), wishes(case.get("wishes", {})))
+    found = plan(
+        stored(case["model"]), machine(case["machine"]), "llama.cpp", case.get("task", "generate"), wishes(case.get("wishes", {}))
+    )
     expected = text[text.index("[plan]") :]
     assert shown(found) == expected
     available = case["machine"].get("available_mib")

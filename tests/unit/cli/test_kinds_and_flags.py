@@ -6,11 +6,10 @@ from dataclasses import fields
 
 import pytest
 
-from zhibei.chat import Limits, Sampling
 from zhibei.cli import flags
 from zhibei.cli.kinds import Kind, OneOf, Real, Switch, Whole, Words
 from zhibei.errors import BadRequest
-from zhibei.plans import LoadOptions
+from zhibei.options import Limits, LoadOptions, Sampling
 
 
 @pytest.mark.parametrize(

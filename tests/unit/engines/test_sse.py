@@ -45,7 +45,7 @@ def split(*pieces: bytes) -> list[bytes]:
         (b" data: a\n\n", []),
         (b"\n\n\n\ndata: a\n\n\n\n\n", [b"a"]),
         (b"data: a\n\n\ndata: b\n\n", [b"a", b"b"]),
-        (b"data: {\"a\":\"\\n\\n\"}\n\n", [b'{"a":"\\n\\n"}']),
+        (b'data: {"a":"\\n\\n"}\n\n', [b'{"a":"\\n\\n"}']),
         (b"data: \xe6\x8c\x87\xe5\x8c\x97\n\n", ["指北".encode()]),
         (b"data: [DONE]\n\n", [b"[DONE]"]),
         (b"error: a\n\n", []),
@@ -65,7 +65,9 @@ def test_recorded_streams(path: Path, size: int) -> None:
     assert found[-1] == b"[DONE]"
 
 
-blocks = st.lists(st.sampled_from([b"data: ", b"data:", b"a", b"b: ", b": ", b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\xe6\x8c"]), max_size=30)
+blocks = st.lists(
+    st.sampled_from([b"data: ", b"data:", b"a", b"b: ", b": ", b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\xe6\x8c"]), max_size=30
+)
 
 
 @given(blocks.map(b"".join), st.lists(st.integers(0, 80), max_size=8))

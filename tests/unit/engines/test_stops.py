@@ -72,7 +72,9 @@ def split(text: str, cuts: list[int]) -> list[str]:
 letters = st.text("ab<\n", max_size=24)
 
 
-@given(st.lists(st.text("ab<\n", min_size=1, max_size=5), max_size=3).map(tuple), letters, st.lists(st.integers(0, 24), max_size=6))
+@given(
+    st.lists(st.text("ab<\n", min_size=1, max_size=5), max_size=3).map(tuple), letters, st.lists(st.integers(0, 24), max_size=6)
+)
 @example(("abcd", "bc"), "abcd", [])
 def test_however_it_is_cut_the_result_is_the_same(stops: tuple[str, ...], text: str, cuts: list[int]) -> None:
     by_letter, letter_rest, letter_stopped = feed(stops, text)

@@ -33,7 +33,7 @@ from support.gguf_writer import (
 from zhibei.errors import ModelFileError
 from zhibei.formats.ggml_types import FILE_TYPES, TENSOR_TYPES
 from zhibei.formats.gguf import GgufHeader, Omitted, describe, parse, read_header
-from zhibei.plans import ModelInfo
+from zhibei.models import ModelInfo
 
 
 def info_of(file: GgufFile) -> ModelInfo:

@@ -7,8 +7,9 @@ from typing import get_args
 
 import pytest
 
+from zhibei.models import ModelInfo
+from zhibei.options import CacheType
 from zhibei.planner import memory
-from zhibei.plans import CacheType, ModelInfo
 
 MIB = 1 << 20
 

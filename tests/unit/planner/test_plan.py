@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zhibei.models import ModelInfo, StoredFile, StoredModel
+from zhibei.options import LoadOptions
 from zhibei.planner import memory
 from zhibei.planner import plan as module
 from zhibei.planner.plan import plan
-from zhibei.plans import EngineSpec, Hardware, LoadOptions, ModelInfo, Plan, StoredFile, StoredModel, Task
+from zhibei.plans import EngineSpec, Hardware, Plan, Task
 
 MIB = 1 << 20
 LLAMA = ModelInfo(
@@ -118,7 +120,9 @@ def test_more_memory_never_gives_a_shorter_context(
 
 
 @given(infos, machines(), st.integers(1, 10**6), st.integers(1, 16), st.sampled_from(["generate", "embed", "rerank"]))
-def test_what_a_person_asks_for_is_never_changed(info: ModelInfo, hardware: Hardware, ctx_size: int, parallel: int, task: Task) -> None:
+def test_what_a_person_asks_for_is_never_changed(
+    info: ModelInfo, hardware: Hardware, ctx_size: int, parallel: int, task: Task
+) -> None:
     found = plan(stored(info, 100 * MIB), hardware, "llama.cpp", task, LoadOptions(ctx_size=ctx_size, parallel=parallel))
     if found.spec is None:
         assert found.total_bytes > (hardware.available_bytes or 0)
@@ -228,11 +232,17 @@ def test_the_scratch_is_left_room_for() -> None:
     """Half of what is free for the context would leave too little for computing: a shorter context fits."""
     wide = replace(LLAMA, context_length=131072, feed_forward_length=100_000, num_parameters=None)
     weights, free = 100 * MIB, 800 * MIB
-    found = plan(stored(wide, weights), machine(weights + memory.PROCESS_BYTES + free, None), "llama.cpp", "generate", LoadOptions())
+    found = plan(
+        stored(wide, weights), machine(weights + memory.PROCESS_BYTES + free, None), "llama.cpp", "generate", LoadOptions()
+    )
     assert found.verdict == "runs"
     assert module.MIN_CTX <= spec_of(found).ctx_size < free // 2 // 131072
 
 
 def test_companions_are_on_the_bill() -> None:
     found = plan(stored(projector=5, adapter=6, draft=7, licence=8), machine(), "llama.cpp", "generate", LoadOptions())
-    assert {line.what: line.num_bytes for line in found.memory if line.num_bytes < 10} == {"projector": 5, "adapter": 6, "draft": 7}
+    assert {line.what: line.num_bytes for line in found.memory if line.num_bytes < 10} == {
+        "projector": 5,
+        "adapter": 6,
+        "draft": 7,
+    }

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zhibei.models import ModelInfo
 from zhibei.planner import speed
-from zhibei.plans import Gpu, Hardware, ModelInfo
+from zhibei.plans import Gpu, Hardware
 
 CPU = Hardware("test", 8, 16, None, None)
 
@@ -30,7 +31,14 @@ def test_of_a_mixture_only_the_experts_in_use_compute() -> None:
 
 @pytest.mark.parametrize(
     ("num_parameters", "threads", "size"),
-    [(135_000_000, 8, 1024), (135_000_000, 1, 128), (8 * 10**9, 8, 32), (70 * 10**9, 1, 32), (1_000_000, 64, 2048), (None, 8, 512)],
+    [
+        (135_000_000, 8, 1024),
+        (135_000_000, 1, 128),
+        (8 * 10**9, 8, 32),
+        (70 * 10**9, 1, 32),
+        (1_000_000, 64, 2048),
+        (None, 8, 512),
+    ],
 )
 def test_a_batch_takes_about_a_second(num_parameters: int | None, threads: int, size: int) -> None:
     assert speed.batch_size(model(num_parameters), CPU, threads) == size

@@ -67,7 +67,9 @@ candidates = st.lists(
 
 
 @given(st.integers(0, 40), st.none() | st.integers(0, 40), st.none() | st.integers(-2, 3), candidates)
-def test_only_idle_models_stop_and_none_in_vain(need: int, free: int | None, places: int | None, running: list[Candidate]) -> None:
+def test_only_idle_models_stop_and_none_in_vain(
+    need: int, free: int | None, places: int | None, running: list[Candidate]
+) -> None:
     found = choose(need, free, places, running)
     stopped = [candidate for candidate in running if candidate.key in found.stop]
     leaving_now = [candidate for candidate in running if candidate.leaving]

@@ -25,7 +25,9 @@ from zhibei.errors import (
     ModelNotFound,
     ZhibeiError,
 )
-from zhibei.plans import EngineInfo, EngineSpec, Hardware, LoadOptions, ModelInfo, StoredFile, StoredModel
+from zhibei.models import ModelInfo, StoredFile, StoredModel
+from zhibei.options import LoadOptions
+from zhibei.plans import EngineInfo, EngineSpec, Hardware
 from zhibei.runtime.pool import Pool
 from zhibei.settings import ServerSettings, Settings
 
@@ -651,7 +653,9 @@ async def test_files_that_the_options_name(house: House, tmp_path: Path, monkeyp
     for name in ("one.gguf", "two.gguf", "eye.gguf", "small.gguf"):
         Path(name).write_bytes(b"x" * MIB)
     load = LoadOptions(
-        lora=(("one.gguf", 0.5), (f"./{tmp_path.name}/../two.gguf", 2.0)), mmproj="eye.gguf", draft_model=str(tmp_path / "small.gguf")
+        lora=(("one.gguf", 0.5), (f"./{tmp_path.name}/../two.gguf", 2.0)),
+        mmproj="eye.gguf",
+        draft_model=str(tmp_path / "small.gguf"),
     )
     (tmp_path / tmp_path.name).mkdir()
     async with house.pool.lease("a", load=load) as engine:
@@ -663,7 +667,9 @@ async def test_files_that_the_options_name(house: House, tmp_path: Path, monkeyp
     assert house.pool.residents()[0].planned_bytes == without.total_bytes + 4 * MIB
 
 
-@pytest.mark.parametrize("load", [LoadOptions(lora=(("none.gguf", 1.0),)), LoadOptions(mmproj="none"), LoadOptions(draft_model="none")])
+@pytest.mark.parametrize(
+    "load", [LoadOptions(lora=(("none.gguf", 1.0),)), LoadOptions(mmproj="none"), LoadOptions(draft_model="none")]
+)
 async def test_files_that_are_not_there(house: House, load: LoadOptions) -> None:
     with pytest.raises(ModelNotFound, match="none"):
         async with house.pool.lease("a", load=load):

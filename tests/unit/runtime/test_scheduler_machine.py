@@ -21,8 +21,8 @@ from zhibei.runtime.scheduler import (
     Stop,
     StopAsked,
     Stopped,
-    Ticket,
     Tick,
+    Ticket,
     decide,
 )
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from zhibei.chat import ImagePart, Limits, Message, ResponseFormat, Sampling, TextPart, Tool, ToolCall, ToolChoice
+from zhibei.chat import ImagePart, Message, ResponseFormat, TextPart, Tool, ToolCall, ToolChoice
 from zhibei.errors import BadRequest, Unsupported
-from zhibei.plans import LoadOptions
+from zhibei.options import Limits, LoadOptions, Sampling
 from zhibei.server.openai import schema, translate
 
 HELLO = [{"role": "user", "content": "hello"}]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zhibei.errors import BadSetting, StoreBusy
-from zhibei.plans import ModelInfo
+from zhibei.models import ModelInfo
 from zhibei.refs import ModelName
 from zhibei.settings import outgoing_proxy, pip_environment
 from zhibei.store import owners

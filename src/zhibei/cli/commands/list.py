@@ -10,7 +10,7 @@ from zhibei.cli.invocation import Invocation
 from zhibei.cli.render import table
 from zhibei.cli.wording import command, json_option
 from zhibei.i18n import N_
-from zhibei.plans import StoredModel
+from zhibei.models import StoredModel
 from zhibei.units import format_bytes, format_count
 
 

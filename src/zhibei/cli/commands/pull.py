@@ -15,7 +15,7 @@ from zhibei.cli.references import as_reference
 from zhibei.cli.streams import closing
 from zhibei.cli.wording import command, json_option, option
 from zhibei.i18n import N_
-from zhibei.plans import StoredModel
+from zhibei.models import StoredModel
 from zhibei.service import Service
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from zhibei.chat import ImagePart, Limits, Message, ResponseFormat, Sampling, TextPart
+from zhibei.chat import ImagePart, Message, ResponseFormat, TextPart
 from zhibei.cli import flags
 from zhibei.cli.answers import Answer, stream_answer
 from zhibei.cli.chatting import Chat
@@ -27,7 +27,7 @@ from zhibei.cli.views import SilentView, choose_view
 from zhibei.cli.wording import command, option
 from zhibei.errors import BadRequest
 from zhibei.i18n import N_
-from zhibei.plans import LoadOptions
+from zhibei.options import Limits, LoadOptions, Sampling
 from zhibei.service import RunOptions, Service
 
 _HELP = N_(

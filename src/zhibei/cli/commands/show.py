@@ -12,7 +12,7 @@ from zhibei.cli.references import as_reference
 from zhibei.cli.render import pairs
 from zhibei.cli.wording import command, json_option
 from zhibei.i18n import N_
-from zhibei.plans import ModelInfo, StoredModel
+from zhibei.models import ModelInfo, StoredModel
 from zhibei.units import format_bytes, format_count
 
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from zhibei.app import App
-from zhibei.plans import StoredModel
+from zhibei.models import StoredModel
 from zhibei.server import generation
 from zhibei.server.guard import ASK_KEY, Ask
 from zhibei.server.json_route import JsonRoute

@@ -12,17 +12,16 @@ from zhibei.chat import (
     CompletionRequest,
     EmbeddingRequest,
     ImagePart,
-    Limits,
     Message,
     Part,
     ResponseFormat,
-    Sampling,
     TextPart,
     Tool,
     ToolCall,
     ToolChoice,
 )
 from zhibei.errors import BadRequest, Unsupported
+from zhibei.options import Limits, Sampling
 from zhibei.server.body import MAX_SHOWN_NAMES, ignored_fields
 from zhibei.server.loading import INT32_MAX, keep_alive, load_options
 from zhibei.server.openai import schema
