@@ -62,6 +62,8 @@ def main() -> None:
         home = args.home or Path(temporary)
         pull_model(home)
         environment = os.environ | {"ZHIBEI_HOME": str(home), "ZHIBEI_PORT": "1"}
+        # As installed: compiled once, not at every start.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         shown = subprocess.run(
             [sys.executable, "-m", "zhibei", "show", MODEL, "--json"], env=environment, check=True, capture_output=True
         )

@@ -94,6 +94,7 @@ class EchoEngine:
         self._script = script
         self._slots = asyncio.Semaphore(spec.num_slots)
         self._state = "ready"
+        self._closed = asyncio.Event()
 
     @property
     def spec(self) -> EngineSpec:
@@ -157,9 +158,10 @@ class EchoEngine:
         return "".join(f"{message.role}: {message.text}\n" for message in request.messages)
 
     async def close(self) -> None:
-        """Nothing to free."""
-        if self._state != "stopped":
+        """Nothing to free; what runs fails."""
+        if not self._closed.is_set():
             self._state = "stopped"
+            self._closed.set()
             self._script.num_closed += 1
 
     async def _run(
@@ -174,6 +176,8 @@ class EchoEngine:
                 steps = self._script.answers.popleft() if self._script.answers else None
                 events = _echo(words, num_prompt_tokens, limits, request) if steps is None else self._follow(steps)
                 async for event in events:
+                    if self._closed.is_set():
+                        raise EngineDied("The engine of {model} was stopped.", model=self._spec.model_name)
                     yield event
                 done = True
             finally:
@@ -183,7 +187,7 @@ class EchoEngine:
     async def _follow(self, steps: Sequence[Step]) -> AsyncIterator[GenerationEvent]:
         for step in steps:
             if isinstance(step, Wait):
-                await step.event.wait()
+                await self._reach(step.event)
             elif isinstance(step, Fail):
                 self._state = "failed" if isinstance(step.error, EngineDied) else self._state
                 raise step.error
@@ -191,6 +195,15 @@ class EchoEngine:
                 # Like a real engine, it never has everything to say at once.
                 await asyncio.sleep(0)
                 yield step
+
+    async def _reach(self, event: asyncio.Event) -> None:
+        """Wait for an event, or for the end of this engine."""
+        waits = [asyncio.ensure_future(one.wait()) for one in (event, self._closed)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
 
 async def _echo(

@@ -24,6 +24,7 @@ import psutil
 
 from zhibei.engines.base import EngineStatus, LogSink
 from zhibei.errors import EngineDied, EngineMissing, EngineStartFailed
+from zhibei.i18n import N_
 from zhibei.settings import child_environment
 
 State = Literal["stopped", "starting", "ready", "busy", "stopping", "failed"]
@@ -110,13 +111,14 @@ class EngineProcess:
         if child is not None:
             with _quiet_timeout():
                 await asyncio.wait_for(asyncio.shield(child.wait()), 2.0)
-        how = "unknown" if child is None or child.returncode is None else describe_exit(child.returncode)
+        ended = child.returncode if child is not None else None
+        how = {"how": N_("nobody knows how"), "code": "?"} if ended is None else describe_exit(ended)
         return EngineDied(
-            "The engine of {model} stopped while it was answering: {how}.",
+            "The engine of {model} stopped while it was answering: {how} ({code}).",
             hint="Ask again: it is started anew. If it happens again, see the log lines and try a smaller --ctx-size.",
             log_tail=self.log_tail(),
             model=self._name,
-            how=how,
+            **how,
         )
 
     def log_tail(self) -> tuple[str, ...]:
@@ -167,13 +169,16 @@ class EngineProcess:
         if isinstance(answer, dict) and "missing" in answer:
             raise EngineMissing(str(answer["missing"]), hint=answer.get("hint"), **answer.get("values", {}))
         await self._drained()
-        problem = str(answer["problem"]) if isinstance(answer, dict) and "problem" in answer else None
+        if isinstance(answer, dict) and "problem" in answer:
+            how = {"how": N_("the engine could not load it"), "code": str(answer["problem"])}
+        else:
+            how = describe_exit(await child.wait())
         raise EngineStartFailed(
-            "{model} could not be loaded: {problem}",
+            "{model} could not be loaded: {how} ({code}).",
             hint="The engine's last lines are below. Check the file with zhibei show {model}; try a smaller --ctx-size.",
             log_tail=self.log_tail(),
             model=self._name,
-            problem=problem or describe_exit(await child.wait()),
+            **how,
         )
 
     async def _drained(self) -> None:
@@ -253,16 +258,18 @@ def _memory_bytes(pid: int) -> int | None:
         return None
 
 
-def describe_exit(code: int) -> str:
-    """An exit code or signal in words."""
+_SIGNALS = {
+    4: N_("this processor lacks an instruction that the engine was built for"),
+    6: N_("the engine gave up on an error of its own"),
+    7: N_("the model file changed, or the disk failed, while it was used"),
+    9: N_("killed by the system, usually because memory ran out"),
+    11: N_("a memory fault in the engine"),
+    15: N_("told to end by somebody"),
+}
+
+
+def describe_exit(code: int) -> dict[str, str]:
+    """How a process ended, as values for a message: ``how`` in words, ``code`` exactly."""
     if code >= 0:
-        return "it ended by itself" if code == 0 else f"exit code {code}"
-    meanings = {
-        9: "killed by the system, usually because memory ran out",
-        4: "illegal instruction: this processor lacks one that the engine was built for",
-        6: "the engine aborted on an error of its own",
-        7: "bus error: the model file changed or the disk failed while it was used",
-        11: "segmentation fault in the engine",
-        15: "terminated by somebody",
-    }
-    return f"signal {-code} ({meanings.get(-code, 'ended by a signal')})"
+        return {"how": N_("it ended by itself"), "code": f"exit code {code}"}
+    return {"how": _SIGNALS.get(-code, N_("ended by a signal")), "code": f"signal {-code}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ blocks = st.lists(
 @given(blocks.map(b"".join), st.lists(st.integers(0, 80), max_size=8))
 def test_however_it_is_cut_the_result_is_the_same(stream: bytes, cuts: list[int]) -> None:
     places = sorted({min(cut, len(stream)) for cut in cuts} | {0, len(stream)})
-    pieces = [stream[start:end] for start, end in zip(places, places[1:], strict=False)]
+    pieces = [stream[start:end] for start, end in itertools.pairwise(places)]
     assert split(*pieces) == split(stream)
 
 
