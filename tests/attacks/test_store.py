@@ -33,6 +33,7 @@ from zhibei.store.manifests import ManifestStore
 OLD = model_bytes(20, seed=10, name="old")
 NEW = model_bytes(300, seed=11, name="new")
 NAME = ModelName.parse("new")
+TESTS = str(Path(__file__).parents[1])
 DEAD = f"{owners._machine()}-999999999-1-00000000"  # the token of a process that is no more
 
 
@@ -147,7 +148,7 @@ class TestKilled:
             "library = Library(Path(sys.argv[1]), disk=FaultyDisk(int(sys.argv[3]), kill=True))\n"
             "asyncio.run(pull(library, sys.argv[2], name='new', copy=True))\n"
         )
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join((TESTS, os.environ.get("PYTHONPATH", "")))}
         for stop_at in (*range(6, total, 9), total):
             home = tmp_path / f"killed-{stop_at}"
             shutil.copytree(before, home)
@@ -298,7 +299,7 @@ class TestTwoPulls:
             "library = Library(Path(sys.argv[1]), options=QUICK_PULL)\n"
             "for event in asyncio.run(pull_events(library, sys.argv[2], name=sys.argv[3])): print(type(event).__name__)\n"
         )
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join((TESTS, os.environ.get("PYTHONPATH", "")))}
 
         async def start(name: str) -> asyncio.subprocess.Process:
             command = (sys.executable, "-c", script, str(tmp_path / "home"), server.url(), name)
