@@ -259,7 +259,9 @@ class _Scanner:
             self._at += 1
             return ord(char)
         escaped = self._body[self._at + 1 : self._at + 2]
-        if escaped and escaped in "[]-":
+        if not escaped:
+            _wrong("the pattern ends with a backslash")
+        if escaped in "[]-":
             self._at += 2
             return ord(escaped)
         return self._read_code(escaped)
