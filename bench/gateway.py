@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import statistics
 import tempfile
 import time
@@ -18,6 +19,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from serving import MODEL, pull_model, serving
+
+FIRST = re.compile(rb'"content":"[^"]')
 
 
 async def one(address: str, key: str, prompt: str, num_tokens: int) -> tuple[float, float, int]:
@@ -42,7 +45,7 @@ async def one(address: str, key: str, prompt: str, num_tokens: int) -> tuple[flo
     writer.write(head.encode() + data)
     first, tail = 0.0, b""
     while piece := await reader.read(65536):
-        if not first and b'"content":"' in piece and b'"content":""' not in piece:
+        if not first and FIRST.search(piece):
             first = time.perf_counter() - start
         tail = (tail + piece)[-4096:]
     seconds = time.perf_counter() - start
@@ -74,7 +77,7 @@ async def measure(home: Path, rounds: int, num_tokens: int) -> None:
             for number in range(rounds + 1):
                 # Each round begins with the other side, so that drift of the machine favours neither.
                 for side in sorted(sides, reverse=bool(number % 2)):
-                    result = await burst(*sides[side], num_streams, num_tokens, f"{side}{number}")
+                    result = await burst(*sides[side], num_streams, num_tokens, f"{side[0].upper()}{number}")
                     if number:
                         found[side].append(result)
             report(num_streams, found)

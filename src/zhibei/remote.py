@@ -58,7 +58,7 @@ class RemoteService:
     async def pull(self, ref: str, *, name: str | None = None, copy: bool = False) -> AsyncGenerator[PullEvent, None]:
         """Have the server fetch or import a model. Closing this stops it there."""
         done = False
-        async with aclosing(self._lines(NATIVE_PREFIX + "/pull", {"ref": ref, "name": name, "copy": copy})) as lines:
+        async with aclosing(self._lines(NATIVE_PREFIX + "/pull", {"ref": ref, "name": name, "copy_file": copy})) as lines:
             async for line in lines:
                 event = decode_pull_event(line)
                 done = done or isinstance(event, Pulled)

@@ -277,7 +277,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=800, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.one_of(values, st.fixed_dictionaries({"properties": values, "$defs": values, "$ref": values})),
     st.sampled_from(["chat", "tool"]),

@@ -92,7 +92,7 @@ def test_what_makes_no_sense_is_a_400(client: httpx.Client, path: str, body: Any
 def test_a_pull_is_lines_of_events(client: httpx.Client, tmp_path: Path) -> None:
     source = tmp_path / "mine.gguf"
     source.write_bytes(model_bytes(6))
-    reply = client.post("/pull", json={"ref": str(source), "name": "mine", "copy": True})
+    reply = client.post("/pull", json={"ref": str(source), "name": "mine", "copy_file": True})
     assert reply.headers["content-type"] == "application/x-ndjson"
     events = [decode_pull_event(json.loads(line)) for line in reply.text.splitlines()]
     assert type(events[-1]).__name__ == "Pulled"
@@ -103,7 +103,7 @@ def test_a_pull_that_fails_at_once_has_a_status(client: httpx.Client, tmp_path: 
     assert client.post("/pull", json={"ref": str(tmp_path / "nothing.gguf")}).status_code in (400, 404)
     fake = tmp_path / "fake.gguf"
     fake.write_bytes(b"GGUF" + bytes(50))
-    assert client.post("/pull", json={"ref": str(fake), "copy": True}).status_code == 422
+    assert client.post("/pull", json={"ref": str(fake), "copy_file": True}).status_code == 422
 
 
 def test_files_of_the_server_cannot_be_named_over_the_network(start: Callable[..., Serving], tmp_path: Path) -> None:

@@ -26,11 +26,6 @@ class Drain:
         """Requests under way."""
         return self._num_requests
 
-    @property
-    def is_draining(self) -> bool:
-        """True once no new request is taken."""
-        return self._draining
-
     def begin(self) -> None:
         """Take no new requests."""
         self._draining = True

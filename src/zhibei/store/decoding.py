@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Hashable
+from functools import cache
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 _T = TypeVar("_T")
 _MAX_INT = 2**63 - 1
@@ -26,7 +28,7 @@ def decode(kind: type[_T], value: object, where: str) -> _T:
     """
     if not isinstance(value, dict):
         raise BadShape(f"{where} is not an object")
-    hints = get_type_hints(kind)
+    hints = _hints(cast("Hashable", kind))
     found: dict[str, Any] = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         if field.name in value:
@@ -34,6 +36,12 @@ def decode(kind: type[_T], value: object, where: str) -> _T:
         elif field.default is dataclasses.MISSING:
             raise BadShape(f"{where}.{field.name} is missing")
     return kind(**found)
+
+
+@cache
+def _hints(kind: Hashable) -> dict[str, Any]:
+    """The types of a class's fields; finding them out takes longer than all the rest."""
+    return get_type_hints(kind)
 
 
 def encode(value: object) -> Any:

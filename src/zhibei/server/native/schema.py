@@ -17,7 +17,7 @@ class PullBody(Extension):
 
     ref: Name
     name: Name | None = None
-    copy_file: bool = Field(False, alias="copy")
+    copy_file: bool = False
 
 
 class CopyBody(Extension):
