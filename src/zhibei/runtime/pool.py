@@ -142,7 +142,7 @@ class Pool:
         for task in list(self._starts):
             task.cancel()
         # A stop that is under way is waited for: only it knows its engine.
-        while tasks := self._starts | self._stops:
+        while tasks := [task for task in self._starts | self._stops if not task.done()]:
             await asyncio.gather(*tasks, return_exceptions=True)
         self._state = replace(self._state, models={})
         running, self._running = self._running, {}
