@@ -40,7 +40,7 @@ _SECURITY_HEADERS: Headers = [
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
 _API_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_EXPOSED = b"x-request-id, x-zhibei-ignored, retry-after"
+_EXPOSED = b"x-request-id, x-zhibei-ignored, x-zhibei-unenforced, retry-after"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from zhibei.server.openai.replies import ChatChunks, CompletionChunks, Head, Who
 from zhibei.server.streams import EventStream, WholeAnswer
 
 IGNORED_HEADER = "x-zhibei-ignored"
+UNENFORCED_HEADER = "x-zhibei-unenforced"
 
 _log = logging.getLogger("zhibei.server")
 _STREAMED: dict[int | str, dict[str, Any]] = {
@@ -55,9 +56,10 @@ def router(app: App) -> APIRouter:
         asked, wanted = translate.asked(body), translate.chat_request(body, own=_is_own(request))
         head = _head("chatcmpl-", body, request, wanted.num_choices)
         events = generation.chat(app, asked.model, wanted, asked.options)
+        headers = _headers(asked.ignored, translate.unenforced_conditions(wanted.response_format))
         if body.stream:
-            return EventStream(events, ChatChunks(head), _headers(asked.ignored))
-        return WholeAnswer(lambda: Whole(head).chat(events), _headers(asked.ignored))
+            return EventStream(events, ChatChunks(head), headers)
+        return WholeAnswer(lambda: Whole(head).chat(events), headers)
 
     @routes.post("/v1/completions", responses=_STREAMED)
     async def completions(body: schema.CompletionBody, request: Request) -> Response:
@@ -108,11 +110,14 @@ def _is_own(request: Request) -> bool:
     return ask.detail
 
 
-def _headers(ignored: tuple[str, ...]) -> dict[str, str]:
-    if not ignored:
-        return {}
-    _log.info("fields that nobody here knows were ignored: %s", ", ".join(ignored))
-    return {IGNORED_HEADER: ",".join(ignored)}
+def _headers(ignored: tuple[str, ...], unenforced: tuple[str, ...] = ()) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    if ignored:
+        _log.info("fields that nobody here knows were ignored: %s", ", ".join(ignored))
+        headers[IGNORED_HEADER] = ",".join(ignored)
+    if unenforced:
+        headers[UNENFORCED_HEADER] = ",".join(unenforced)
+    return headers
 
 
 def _model_json(model: StoredModel) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import quote
 
 from zhibei.chat import (
     ChatRequest,
@@ -26,7 +27,7 @@ from zhibei.server.body import MAX_SHOWN_NAMES, ignored_fields
 from zhibei.server.loading import INT32_MAX, keep_alive, load_options
 from zhibei.server.openai import schema
 from zhibei.service import RunOptions
-from zhibei.text.json_schema import check_schema
+from zhibei.text.json_schema import check_schema, unenforced
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp")
 MAX_STOP_CHARS = 1024
@@ -66,7 +67,7 @@ def chat_request(body: schema.ChatBody, *, own: bool = False) -> ChatRequest:
         tools=tools,
         tool_choice=_tool_choice(body.tool_choice, tools),
         parallel_tool_calls=body.parallel_tool_calls,
-        response_format=_response_format(body),
+        response_format=_response_format(body, "chat"),
         num_choices=body.n or 1,
         top_logprobs=_chat_logprobs(body),
         reasoning_effort=_reasoning_effort(body),
@@ -93,7 +94,7 @@ def completion_requests(body: schema.CompletionBody, *, own: bool = False) -> tu
             limits=Limits(body.max_tokens, _stop(body.stop), body.ignore_eos or False),
             num_choices=body.n or 1,
             top_logprobs=body.logprobs,
-            response_format=_response_format(body),
+            response_format=_response_format(body, "completion"),
         )
         for prompt in _texts(body.prompt, "prompt")
     )
@@ -212,22 +213,29 @@ def _stop(value: schema.Stop | None) -> tuple[str, ...]:
     return stops
 
 
-def _response_format(body: schema.SamplingBody) -> ResponseFormat:
+def unenforced_conditions(wanted: ResponseFormat) -> tuple[str, ...]:
+    """Paths of what a schema says and an answer may break all the same, for the client to know."""
+    if wanted.schema is None:
+        return ()
+    return tuple(quote(path, safe="/.[]#$") for path in unenforced(wanted.schema)[:MAX_SHOWN_NAMES])
+
+
+def _response_format(body: schema.SamplingBody, use: Literal["chat", "completion"]) -> ResponseFormat:
     wanted = body.response_format
     if wanted is None or wanted.type == "text":
-        return _schema_format(body.json_schema, "json_schema") if body.json_schema is not None else ResponseFormat()
+        return ResponseFormat() if body.json_schema is None else _schema_format(body.json_schema, "json_schema", use)
     if wanted.type == "json_schema":
         param = "response_format.json_schema.schema"
         if wanted.json_schema is None or wanted.json_schema.schema_ is None:
             raise BadRequest("A response_format of json_schema needs a schema.", param=param)
-        return _schema_format(wanted.json_schema.schema_, param)
+        return _schema_format(wanted.json_schema.schema_, param, use)
     if wanted.schema_ is not None:
-        return _schema_format(wanted.schema_, "response_format.schema")
+        return _schema_format(wanted.schema_, "response_format.schema", use)
     return ResponseFormat("json_object")
 
 
-def _schema_format(wanted: dict[str, Any], param: str) -> ResponseFormat:
-    check_schema(wanted, param=param)
+def _schema_format(wanted: dict[str, Any], param: str, use: Literal["chat", "completion"]) -> ResponseFormat:
+    check_schema(wanted, param=param, use=use)
     return ResponseFormat("json_schema", wanted)
 
 
@@ -257,7 +265,7 @@ def _tool(body: schema.ToolBody, param: str) -> Tool:
     if body.function is None:
         raise BadRequest("The parameter {param} is missing.", param=f"{param}.function")
     if body.function.parameters is not None:
-        check_schema(body.function.parameters, param=f"{param}.function.parameters")
+        check_schema(body.function.parameters, param=f"{param}.function.parameters", use="tool")
     return Tool(body.function.name, body.function.description, body.function.parameters)
 
 
