@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings
+from zhibei.errors import ModelBroken, ModelNotFound
 from zhibei.events import GenerationEvent, Loading, PullEvent
 from zhibei.plans import Resident
 from zhibei.refs import ModelRef
@@ -36,7 +37,12 @@ class LocalService(StoreVerbs):
 
     async def stop_model(self, name: str) -> None:
         """Unload a running model."""
-        await self._app.pool.stop(self._app.library.resolve(name).name)
+        try:
+            known = self._app.library.resolve(name).name
+        except (ModelNotFound, ModelBroken):
+            # It may have been removed from the store since it was loaded.
+            known = str(ModelRef.parse(name))
+        await self._app.pool.stop(known)
 
     async def chat(
         self, model: str, request: ChatRequest, options: RunOptions = RunOptions()

@@ -186,6 +186,13 @@ async def test_residents_come_and_go(service: Service) -> None:
     assert list(await service.residents()) == []
 
 
+async def test_a_model_removed_while_it_runs_can_still_be_stopped(service: Service) -> None:
+    await events_of(service, ask())
+    await service.remove_model(MODEL)
+    await service.stop_model(MODEL)
+    assert list(await service.residents()) == []
+
+
 async def test_keep_alive_of_a_request_is_kept(service: Service) -> None:
     await events_of(service, ask(), RunOptions(keep_alive="1h"))
     (resident,) = await service.residents()
