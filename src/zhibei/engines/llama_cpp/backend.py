@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from importlib import metadata, util
 from typing import TypeVar
 
-from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings, Ranking, RerankRequest, ToolChoice
+from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings, Ranking, RerankRequest
 from zhibei.engines import demands
 from zhibei.engines.base import EngineStatus, LogSink
 from zhibei.engines.llama_cpp import order
@@ -102,7 +101,7 @@ class LlamaCppEngine:
         """Continue a conversation with the model's own template."""
         upstream = await self.ready()
         demands.check_chat(request, self._abilities, self.num_slots)
-        async with aclosing(self._generate(upstream.chat(_only_named_tool(request)))) as events:
+        async with aclosing(self._generate(upstream.chat(request))) as events:
             async for event in events:
                 yield event
 
@@ -182,11 +181,3 @@ class LlamaCppEngine:
         if modalities.get("vision"):
             found.add("vision")
         return frozenset(found)
-
-
-def _only_named_tool(request: ChatRequest) -> ChatRequest:
-    """llama.cpp passes over a choice by name; offering that tool alone, and requiring a call, says the same."""
-    if request.tool_choice.name is None:
-        return request
-    named = tuple(tool for tool in request.tools if tool.name == request.tool_choice.name)
-    return replace(request, tools=named, tool_choice=ToolChoice("required"))
