@@ -12,6 +12,8 @@ from zhibei.plans import Hardware
 from zhibei.runtime.pool import Pool
 from zhibei.settings import Settings
 from zhibei.store.library import Library
+from zhibei.store.options import FetchOptions, PullOptions
+from zhibei.store.sources.base import Hub
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,24 @@ def build(settings: Settings, *, backends: Mapping[str, Backend] | None = None) 
     Args:
         backends: engines by name, instead of those in the registry's table.
     """
-    library = Library(settings.home)
+    library = Library(settings.home, options=pull_options(settings))
     engines = backends if backends is not None else {name: registry.create(name) for name in registry.ENGINES}
     return App(settings, library, Pool(settings, library.resolve, detect, engines), detect)
+
+
+def pull_options(settings: Settings) -> PullOptions:
+    """How pulls fetch, by the settings."""
+    hubs, download = settings.hubs, settings.download
+    return PullOptions(
+        FetchOptions(
+            connections=download.connections,
+            max_bytes_per_s=download.max_bytes_per_s,
+            ca_file=download.ca_file,
+            is_offline=download.offline,
+        ),
+        hubs={
+            "hf": Hub(hubs.hf_endpoint.rstrip("/"), tuple(url.rstrip("/") for url in hubs.hf_mirrors), hubs.hf_token),
+            "ms": Hub(hubs.ms_endpoint.rstrip("/"), (), hubs.ms_token),
+            "ollama": Hub(hubs.ollama_registry.rstrip("/")),
+        },
+    )

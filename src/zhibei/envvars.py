@@ -30,5 +30,15 @@ ENV_VARS = (
     EnvVar("ZHIBEI_CTX_SIZE", "load.ctx_size", "Context in tokens, instead of what fits."),
     EnvVar("ZHIBEI_THREADS", "load.threads", "CPU threads, instead of the physical cores."),
     EnvVar("ZHIBEI_GPU_LAYERS", "load.gpu_layers", "Layers on the GPU, instead of all."),
+    EnvVar("HF_ENDPOINT", "hubs.hf_endpoint", "Hugging Face, or a mirror to use instead of it."),
+    EnvVar("ZHIBEI_HF_MIRRORS", "hubs.hf_mirrors", "Mirrors, separated by commas, tried when Hugging Face cannot be reached."),
+    EnvVar("HF_TOKEN", "hubs.hf_token", "Token for models that need a login; sent to the endpoint, never to a mirror."),
+    EnvVar("ZHIBEI_MS_ENDPOINT", "hubs.ms_endpoint", "ModelScope, or another site of its kind."),
+    EnvVar("MODELSCOPE_API_TOKEN", "hubs.ms_token", "Token for ModelScope."),
+    EnvVar("ZHIBEI_OLLAMA_REGISTRY", "hubs.ollama_registry", "Registry that ollama: pulls from."),
+    EnvVar("ZHIBEI_MAX_RATE", "download.max_rate", "Most bytes a second that a download may take: 10MB."),
+    EnvVar("ZHIBEI_CONNECTIONS", "download.connections", "Most connections that one file is fetched over."),
+    EnvVar("ZHIBEI_CA_FILE", "download.ca_file", "Certificates to trust, in PEM form, beside the system's."),
+    EnvVar("ZHIBEI_OFFLINE", "download.offline", "Make no requests to the outside: true or false."),
 )
 CONFIG_FILE_VAR = "ZHIBEI_CONFIG"

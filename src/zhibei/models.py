@@ -10,6 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from zhibei.options import LoadOptions, Sampling
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
@@ -49,9 +51,35 @@ class ModelInfo:
     warnings: tuple[str, ...] = ()
 
 
+ROLES = (
+    "model",  # a whole GGUF file
+    "shard",  # one of several GGUF files that are one model
+    "weights",  # a safetensors file
+    "config",  # what belongs to safetensors weights: configuration, tokenizer, index
+    "projector",
+    "adapter",
+    "draft",
+    "template",
+    "params",
+    "system",
+    "licence",
+)
+WEIGHT_ROLES = ("model", "shard", "weights")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDefaults:
+    """What whoever packed the model wants it run with, where the person asks for nothing else."""
+
+    system: str | None = None
+    stop: tuple[str, ...] = ()
+    sampling: Sampling = Sampling()
+    load: LoadOptions = LoadOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One file of a stored model. ``role`` is model, shard, projector, adapter, draft, template or licence.
+    """One file of a stored model. ``role`` is one of ``ROLES``.
 
     ``digest`` is ``sha256:<64 hex>``; None for a file that is used in place and was not hashed.
     """
@@ -74,6 +102,7 @@ class StoredModel:
     licence: str | None = None
     in_place: bool = False
     problem: str | None = None
+    defaults: ModelDefaults | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -82,8 +111,15 @@ class StoredModel:
 
     @property
     def model_path(self) -> Path:
-        """The file an engine is given: the model itself, or its first shard."""
-        return next(file.path for file in self.files if file.role in ("model", "shard"))
+        """What an engine is given: the GGUF file, its first shard, or the first safetensors file of a directory.
+
+        Raises:
+            ValueError: the model is broken and has no such file.
+        """
+        for file in self.files:
+            if file.role in WEIGHT_ROLES:
+                return file.path
+        raise ValueError(f"{self.name} has no weights")
 
     def paths(self, role: str) -> tuple[Path, ...]:
         """Paths of all files of a role."""

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from zhibei.envvars import CONFIG_FILE_VAR, ENV_VARS
-from zhibei.errors import BadSetting, ZhibeiError
+from zhibei.errors import BadRequest, BadSetting
 from zhibei.i18n import N_
 from zhibei.options import LoadOptions, Sampling
-from zhibei.units import parse_keep_alive
+from zhibei.units import parse_bytes, parse_keep_alive
 
 DEFAULT_PORT = 11435
 DEFAULT_MODEL = "smollm2:135m"
@@ -40,6 +40,33 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class HubSettings:
+    """Where models come from. Tokens go to the endpoint they belong to; mirrors never get one."""
+
+    hf_endpoint: str = "https://huggingface.co"
+    hf_mirrors: tuple[str, ...] = ("https://hf-mirror.com",)
+    hf_token: str | None = None
+    ms_endpoint: str = "https://www.modelscope.cn"
+    ms_token: str | None = None
+    ollama_registry: str = "https://registry.ollama.ai"
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadSettings:
+    """How models are fetched. ``max_rate`` is in bytes a second as text (``10MB``); ``connections`` for one file, at most."""
+
+    max_rate: str | None = None
+    connections: int = 32
+    ca_file: Path | None = None
+    offline: bool = False
+
+    @property
+    def max_bytes_per_s(self) -> int | None:
+        """The limit as a number; None: no limit."""
+        return parse_bytes(self.max_rate) if self.max_rate is not None else None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings. ``keep_alive`` is a duration as text (``5m``); ``max_models`` 0 means as memory allows."""
 
@@ -51,6 +78,8 @@ class Settings:
     max_models: int = 0
     load_timeout_s: float = 600.0
     server: ServerSettings = ServerSettings()
+    hubs: HubSettings = HubSettings()
+    download: DownloadSettings = DownloadSettings()
     load: LoadOptions = LoadOptions()
     sampling: Sampling = Sampling()
 
@@ -177,6 +206,18 @@ def outgoing_proxy(url: str, environ: Mapping[str, str] | None = None) -> str | 
 
 def _either_case(env: Mapping[str, str], name: str) -> str | None:
     return env.get(name) or env.get(name.upper())
+
+
+def _check_endpoint(name: str, url: str) -> None:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        is_good = False
+    if not is_good or parts.query or parts.fragment:
+        raise BadSetting("{name} cannot be {url!r}.", hint="Write it like https://host or http://host:port.", name=name, url=url)
 
 
 _PIP_NAMES = frozenset(
@@ -321,6 +362,7 @@ _LEAST: Mapping[str, float] = {
     "load_timeout_s": 1,
     "server.max_queue": 1,
     "server.max_body_bytes": 1,
+    "download.connections": 1,
     "load.ctx_size": 16,
     "load.parallel": 1,
     "load.threads": 1,
@@ -340,14 +382,21 @@ def _check(settings: Settings) -> None:
         raise BadSetting("{port} is not a port.", hint="Ports are 1 to 65535; 0 takes a free one.", port=settings.server.port)
     values = dict(_walk(settings))
     # An empty host listens everywhere, and an empty key is one that everybody knows.
-    for name in ("server.host", "server.api_key", "model", "engine"):
+    for name in ("server.host", "server.api_key", "model", "engine", "hubs.hf_token", "hubs.ms_token"):
         if values[name] is not None and not str(values[name]).strip():
             raise BadSetting("{name} cannot be empty.", name=name)
     for name, least in _LEAST.items():
         value: Any = values[name]
         if value is not None and value < least:
             raise BadSetting("{name} cannot be less than {least}.", name=name, least=least)
+    for name in ("hubs.hf_endpoint", "hubs.ms_endpoint", "hubs.ollama_registry"):
+        _check_endpoint(name, str(values[name]))
+    for url in settings.hubs.hf_mirrors:
+        _check_endpoint("hubs.hf_mirrors", url)
     try:
         parse_keep_alive(settings.keep_alive)
-    except ZhibeiError as error:
+        max_rate = settings.download.max_bytes_per_s
+    except BadRequest as error:
         raise BadSetting(error.message, hint=error.hint, **error.values) from None
+    if max_rate is not None and max_rate < 1024:
+        raise BadSetting("{name} cannot be less than {least}.", name="download.max_rate", least="1KiB")

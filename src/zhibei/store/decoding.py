@@ -1,6 +1,6 @@
 """JSON to frozen dataclasses, strictly: what a manifest says is checked against the types it is to become.
 
-Covers what ``zhibei.plans`` uses: text, numbers, truth values, literals, tuples, options. Nothing heavy is imported.
+Covers what ``zhibei.models`` uses: text, numbers, truth values, literals, tuples, options, dataclasses. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ def _decode(hint: Any, value: object, where: str) -> Any:
         return value
     if origin is tuple:
         return _decode_tuple(args, value, where)
+    if dataclasses.is_dataclass(hint):
+        return decode(cast("type[Any]", hint), value, where)
     return _decode_plain(hint, value, where)
 
 

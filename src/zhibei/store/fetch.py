@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import random
 import socket
+import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
@@ -23,11 +23,13 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from zhibei import __version__
-from zhibei.errors import SourceError
-from zhibei.settings import outgoing_proxy
+from zhibei.errors import BadSetting, Offline, SourceError
 from zhibei.store import addresses
 from zhibei.store.failures import PassingFailure, check_encoding, check_status, translate
+from zhibei.store.options import FetchOptions, Lookup, Retries, Timers
 from zhibei.store.readahead import read_ahead
+
+__all__ = ["Answer", "FetchOptions", "Fetcher", "Lookup", "Retries", "Timers"]
 
 MAX_REDIRECTS = 10
 MAX_SMALL_BYTES = 8 * 1024 * 1024
@@ -35,41 +37,6 @@ _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _READ_BUFFER_BYTES = 256 * 1024
 
 _T = TypeVar("_T")
-Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Timers:
-    """How long to wait. A body is stalled when fewer than ``stall_bytes`` came in ``stall_s``; a slow one is not."""
-
-    connect_s: float = 20.0
-    header_s: float = 60.0
-    stall_s: float = 30.0
-    stall_bytes: int = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Retries:
-    """How often a passing failure is tried again: ``attempts`` in a row, with growing, random pauses."""
-
-    attempts: int = 6
-    connect_attempts: int = 2
-    first_s: float = 0.5
-    longest_s: float = 15.0
-
-    def pause_s(self, num_failures: int) -> float:
-        """Seconds to wait after so many failures in a row."""
-        return min(self.longest_s, self.first_s * 2.0 ** (num_failures - 1)) * random.uniform(0.5, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class FetchOptions:
-    """What a Fetcher is given: timers, retries, the proxy for a URL, and a name service other than the system's."""
-
-    timers: Timers = Timers()
-    retries: Retries = Retries()
-    proxy_for: Callable[[str], str | None] = outgoing_proxy
-    lookup: Lookup | None = None
 
 
 class Answer:
@@ -137,7 +104,9 @@ class Fetcher:
     async def __aenter__(self) -> Fetcher:
         timers = self._options.timers
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=self._guard, use_dns_cache=False),
+            connector=aiohttp.TCPConnector(
+                resolver=self._guard, use_dns_cache=False, limit=0, ssl=_trusted(self._options.ca_file)
+            ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=timers.connect_s, sock_read=timers.stall_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -214,6 +183,12 @@ class Fetcher:
 
     async def _follow(self, url: URL, headers: dict[str, str], credentials: dict[str, str]) -> aiohttp.ClientResponse:
         first = url
+        if self._options.is_offline:
+            raise Offline(
+                "{host} is not asked: Zhibei is set to be offline.",
+                hint="What is already pulled works. To go online again, unset ZHIBEI_OFFLINE (download.offline).",
+                host=first.host,
+            )
         for _ in range(MAX_REDIRECTS + 1):
             self._guard.check_url(url)
             is_home = url.origin() == first.origin()
@@ -297,6 +272,22 @@ class _Guard(AbstractResolver):
                 return
         if not is_public:
             raise _forbidden(host)
+
+
+def _trusted(ca_file: Path | None) -> ssl.SSLContext | bool:
+    """What certificates are checked against: the system's, and a file of the person's own.
+
+    Raises:
+        BadSetting: the file cannot be read or holds no certificates.
+    """
+    if ca_file is None:
+        return True
+    try:
+        context = ssl.create_default_context()
+        context.load_verify_locations(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise BadSetting("The certificates in {path} cannot be used: {reason}.", path=ca_file, reason=str(error)) from error
+    return context
 
 
 async def _abandon(asking: asyncio.Future[aiohttp.ClientResponse]) -> None:

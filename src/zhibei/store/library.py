@@ -23,7 +23,7 @@ from zhibei.store.manifests import Manifest, ManifestFile, ManifestStore
 
 if TYPE_CHECKING:
     from zhibei.events import PullEvent
-    from zhibei.store.pull import PullOptions
+    from zhibei.store.options import PullOptions
 
 _LOCK_TIMEOUT_S = 5.0
 
@@ -112,7 +112,8 @@ class Library:
             DigestMismatch: what came is not what was promised; it is thrown away.
         """
         from zhibei.store.handover import hand_over
-        from zhibei.store.pull import Pull, PullOptions, StoreAccess
+        from zhibei.store.options import PullOptions
+        from zhibei.store.pull import Pull, StoreAccess
 
         access = StoreAccess(self.home, self._blobs, self._manifests, self._catalog, self._show, self._tidy)
         work = Pull(access, self._options or PullOptions(), copy=copy).run(ref, name)
@@ -201,6 +202,7 @@ class Library:
             licence=manifest.licence,
             in_place=manifest.in_place,
             problem=problem,
+            defaults=manifest.defaults,
         )
 
     def _referenced(self) -> frozenset[Digest]:

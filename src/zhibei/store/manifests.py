@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from zhibei.errors import BadReference, StoreError
-from zhibei.models import ModelInfo
+from zhibei.models import ROLES, WEIGHT_ROLES, ModelDefaults, ModelInfo
 from zhibei.refs import ModelName
 from zhibei.store import owners
 from zhibei.store.decoding import BadShape, decode, encode
@@ -22,7 +22,6 @@ from zhibei.store.digests import Digest
 from zhibei.store.disk import Disk, translate
 
 VERSION = 1
-ROLES = ("model", "shard", "projector", "adapter", "draft", "template", "licence")
 _MAX_BYTES = 32 * 1024 * 1024
 _MAX_FILES = 10_000
 _MAX_SIZE_BYTES = 2**62
@@ -33,6 +32,7 @@ _ATTEMPTS = 5
 class ManifestFile:
     """One file of a model: a blob (``digest``), or a file used where it lies (``path`` and ``modified_ns``).
 
+    ``name`` is its path within the model: a harmless relative one, with ``/`` between directories.
     ``origin`` and ``validator`` say where its bytes came from and which version of them, to know it again.
     """
 
@@ -57,6 +57,7 @@ class Manifest:
     info: ModelInfo | None = None
     licence: str | None = None
     problem: str | None = None
+    defaults: ModelDefaults | None = None
 
     @property
     def in_place(self) -> bool:
@@ -222,6 +223,7 @@ def _format(manifest: Manifest) -> bytes:
         "licence": manifest.licence,
         "files": [_format_file(file) for file in manifest.files],
         "info": encode(manifest.info) if manifest.info is not None else None,
+        "defaults": encode(manifest.defaults) if manifest.defaults is not None else None,
     }
     return json.dumps(table, indent=1, ensure_ascii=True).encode() + b"\n"
 
@@ -251,9 +253,9 @@ def _parse(name: ModelName, data: bytes) -> Manifest:
     if not isinstance(entries, list) or not 0 < len(entries) <= _MAX_FILES:
         raise BadShape("it has no list of files")
     files = tuple(_parse_file(entry) for entry in entries)
-    if not any(file.role in ("model", "shard") for file in files):
+    if not any(file.role in WEIGHT_ROLES for file in files):
         raise BadShape("it has no model file")
-    info = table.get("info")
+    info, defaults = table.get("info"), table.get("defaults")
     added_at = datetime.fromisoformat(_text(table, "added_at"))
     if added_at.tzinfo is None:
         raise BadShape("added_at has no time zone")
@@ -264,6 +266,7 @@ def _parse(name: ModelName, data: bytes) -> Manifest:
         files,
         decode(ModelInfo, info, "info") if info is not None else None,
         _optional_text(table, "licence"),
+        defaults=decode(ModelDefaults, defaults, "defaults") if defaults is not None else None,
     )
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -22,27 +22,15 @@ from zhibei.store import owners
 from zhibei.store.blobs import BlobStore
 from zhibei.store.catalog import Catalog
 from zhibei.store.digests import Digest
-from zhibei.store.fetch import FetchOptions
 from zhibei.store.headers import read_remote_header
 from zhibei.store.manifests import Manifest, ManifestFile, ManifestStore
+from zhibei.store.options import PullOptions
 from zhibei.store.sources import open_source
 from zhibei.store.sources.base import RemoteFile, RemoteModel, Source, SourceContext, StartOver
 from zhibei.store.threads import in_thread
 from zhibei.store.transfer import Locks, Transfer
 
 _MAX_ROUNDS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class PullOptions:
-    """How pulls fetch, and what a test replaces. ``poll_s``: how often a pull that waits for another one looks.
-
-    ``pip_environment`` None: the process's own.
-    """
-
-    fetch: FetchOptions = FetchOptions()
-    pip_environment: Mapping[str, str] | None = field(default=None, repr=False)
-    poll_s: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +120,9 @@ class Pull:
     async def _from(self, wanted: _Wanted) -> AsyncGenerator[PullEvent, None]:
         """All of one source's work, begun again when what it has changes meanwhile."""
         assert wanted.ref.source is not None
-        context = SourceContext(self._store.home / "tmp" / owners.new_token(), self._options.fetch, self._options.pip_environment)
+        options = self._options
+        workspace = self._store.home / "tmp" / owners.new_token()
+        context = SourceContext(workspace, options.fetch, options.pip_environment, options.hubs, options.choose)
         source = open_source(wanted.ref.source, context)
         try:
             for _ in range(_MAX_ROUNDS):

@@ -14,7 +14,7 @@ from zhibei.errors import BadRequest
 from zhibei.i18n import N_
 from zhibei.settings import Origin
 
-_SECRET = ("server.api_key",)
+_SECRET = ("server.api_key", "hubs.hf_token", "hubs.ms_token")
 _ORIGINS: dict[Origin, str] = {
     "default": N_("default"),
     "file": N_("configuration file"),

@@ -5,26 +5,28 @@ One contract suite (``tests/contract/sources``) runs each sentence below against
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from zhibei.events import Notice, Progress
+from zhibei.models import ModelDefaults
 from zhibei.refs import ModelName
 from zhibei.store.digests import Digest
 
 if TYPE_CHECKING:
-    from zhibei.store.fetch import FetchOptions
+    from zhibei.store.options import FetchOptions
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
     """One file of a model at its source. None: the source does not say.
 
-    ``name`` is a harmless file name without directories. ``origin`` names the file at the source in full, without
-    secrets, and ``validator`` its version there: an ETag, a modification time. ``local_path``: it is on this disk already.
-    ``is_packed``: it comes inside another file, about as large, that lies in the workspace for a while.
+    ``name`` is a harmless path within the model, relative, with ``/`` (``store.filenames.check_relative``); ``role`` is one of
+    ``zhibei.models.ROLES``. ``origin`` names the file at the source in full, without secrets, and ``validator`` its version
+    there: an ETag, a modification time. ``local_path``: it is on this disk already. ``is_packed``: it comes inside another
+    file, about as large, that lies in the workspace for a while.
     """
 
     name: str
@@ -42,17 +44,79 @@ class RemoteFile:
 class RemoteModel:
     """A model at its source: ``source`` is the reference to record, ``name`` the one it gets if the person gives none
     (None: nothing there can be a name).
+
+    ``files`` has the weights first. ``notices`` are for the person, before anything is fetched. ``revision`` names the
+    version of the whole where the source has such a thing. ``defaults`` that lie in files of the model are not known here:
+    ``Source.read_defaults`` reads them once the files have come.
     """
 
     source: str
     name: ModelName | None
     files: tuple[RemoteFile, ...]
     licence: str | None = None
+    notices: tuple[Notice, ...] = ()
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One of several forms in which a source has the same model. ``label`` is its quantisation (``Q4_K_M``) or file name."""
+
+    label: str
+    size_bytes: int | None
+    num_files: int = 1
+
+
+Chooser = Callable[[tuple[Variant, ...]], Variant]
+"""Picks the variant that suits this machine, where the person named none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """How a hub is reached: ``endpoint`` is a URL without a path's trailing slash. The token goes to it and nowhere else.
+
+    ``mirrors`` speak the same protocol and are tried in order when the endpoint cannot be reached.
+    """
+
+    endpoint: str
+    mirrors: tuple[str, ...] = ()
+    token: str | None = field(default=None, repr=False)
+
+
+HUBS: Mapping[str, Hub] = {
+    "hf": Hub("https://huggingface.co", ("https://hf-mirror.com",)),
+    "ms": Hub("https://www.modelscope.cn"),
+    "ollama": Hub("https://registry.ollama.ai"),
+}
+"""The public ones, by the source's word."""
+
+
+def prefer_four_bits(variants: tuple[Variant, ...]) -> Variant:
+    """The usual choice where nothing is known of the machine: Q4_K_M, else the nearest to it that there is."""
+    order = (
+        "Q4_K_M",
+        "Q4_K_L",
+        "Q4_K_XL",
+        "UD-Q4_K_XL",
+        "Q4_K_S",
+        "IQ4_XS",
+        "IQ4_NL",
+        "Q4_0",
+        "Q4_1",
+        "Q5_K_M",
+        "Q5_K_S",
+        "Q8_0",
+    )
+    for label in order:
+        for variant in variants:
+            if variant.label.upper() == label:
+                return variant
+    return min(variants, key=lambda variant: variant.size_bytes or 0)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceContext:
-    """What a source may use: ``workspace`` (made when needed, removed by ``close``), and how to fetch.
+    """What a source may use: ``workspace`` (made when needed, removed by ``close``), how to fetch, and where hubs are.
 
     ``pip_environment`` None: the process's own.
     """
@@ -60,6 +124,8 @@ class SourceContext:
     workspace: Path
     fetch: FetchOptions | None = None
     pip_environment: Mapping[str, str] | None = field(default=None, repr=False)
+    hubs: Mapping[str, Hub] = field(default_factory=lambda: HUBS)
+    choose: Chooser = prefer_four_bits
 
 
 class StartOver(Exception):
@@ -70,7 +136,7 @@ class StartOver(Exception):
 
 
 class Source(Protocol):
-    """A place that models come from. Serves one pull; used by one task.
+    """A place that models come from. Serves one pull; used by one task at a time, but for ``open``.
 
     Errors: BadReference for a location that does not parse, ModelNotFound for one that names nothing, Offline where the
     network is needed and missing, SourceError for the rest. Passing failures are tried again inside, a bounded number of
@@ -93,12 +159,22 @@ class Source(Protocol):
         """What must be done before bytes can flow. The last item, and only that, is the file with all that is now known."""
         ...
 
-    def open(self, file: RemoteFile, offset: int) -> AsyncGenerator[bytes, None]:
-        """The file's bytes from ``offset`` to its end, of the version that was resolved. Closing at any point frees all.
+    def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes, None]:
+        """The file's bytes from ``offset`` up to ``end`` (None: to its end), of the version that was resolved.
+
+        Closing at any point frees all. Several may be open at once where ``has_ranges`` says so.
 
         Raises:
             StartOver: the file has changed, or the source cannot begin at ``offset``.
         """
+        ...
+
+    def has_ranges(self, file: RemoteFile) -> bool:
+        """Whether several parts of the file can be had at once, and sooner so. Known once it is prepared."""
+        ...
+
+    async def read_defaults(self, files: Mapping[str, Path]) -> ModelDefaults | None:
+        """What the model wants to be run with, from its files as they have come, by ``RemoteFile.name``; None: nothing."""
         ...
 
     async def close(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
 from zhibei.errors import BadReference, ModelNotFound, SourceError
 from zhibei.events import Notice, Progress
 from zhibei.formats.gguf import shard_names
+from zhibei.models import ModelDefaults
 from zhibei.store.filenames import harmless
 from zhibei.store.naming import name_from_file
 from zhibei.store.sources.base import RemoteFile, RemoteModel, SourceContext, StartOver
@@ -36,13 +37,22 @@ class FileSource:
         """Nothing to do."""
         yield file
 
-    async def open(self, file: RemoteFile, offset: int) -> AsyncGenerator[bytes, None]:
+    async def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes, None]:
         """The file's bytes, as long as it stays what it was."""
-        while piece := await in_thread(_read, file, offset, _BLOCK_BYTES):
+        stop = end if end is not None else file.size_bytes or 0
+        while piece := await in_thread(_read, file, offset, min(_BLOCK_BYTES, stop - offset)):
             offset += len(piece)
             yield piece
-        if offset != file.size_bytes:
+        if offset != stop:
             raise StartOver
+
+    def has_ranges(self, file: RemoteFile) -> bool:
+        """One after the other is as quick."""
+        return False
+
+    async def read_defaults(self, files: Mapping[str, Path]) -> ModelDefaults | None:
+        """None: it says nothing."""
+        return None
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from zhibei.errors import BadReference, ModelNotFound, Offline, SourceError, ZhibeiError
 from zhibei.events import Notice, Progress
+from zhibei.models import ModelDefaults
 from zhibei.settings import pip_environment
 from zhibei.store.disk import Disk, disk_full, translate
 from zhibei.store.filenames import check_relative, harmless
@@ -54,6 +55,7 @@ class PypiSource:
     def __init__(self, context: SourceContext) -> None:
         self._workspace = context.workspace.absolute()
         self._environment = context.pip_environment if context.pip_environment is not None else pip_environment()
+        self._is_offline = context.fetch is not None and context.fetch.is_offline
         self._package: _Package | None = None
         self._wheel: Path | None = None
         self._member: WheelMember | None = None
@@ -82,15 +84,24 @@ class PypiSource:
         name = harmless(self._member.name.rpartition("/")[2])
         yield replace(file, name=name, size_bytes=self._member.size_bytes, digest=self._member.digest)
 
-    async def open(self, file: RemoteFile, offset: int) -> AsyncGenerator[bytes, None]:
+    async def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes, None]:
         """The member's bytes, unpacked as they are asked for."""
         assert self._wheel is not None and self._member is not None, "prepare comes first"
         pieces = read_member(self._wheel, self._member, offset)
         try:
-            while (piece := await in_thread(next, pieces, b"")) != b"":
-                yield piece
+            while (piece := await in_thread(next, pieces, b"")) != b"" and (end is None or offset < end):
+                yield piece if end is None else piece[: end - offset]
+                offset += len(piece)
         finally:
             pieces.close()
+
+    def has_ranges(self, file: RemoteFile) -> bool:
+        """One after the other is as quick."""
+        return False
+
+    async def read_defaults(self, files: Mapping[str, Path]) -> ModelDefaults | None:
+        """None: it says nothing."""
+        return None
 
     async def close(self) -> None:
         """Remove the wheel."""
@@ -102,6 +113,12 @@ class PypiSource:
     async def _download(self) -> AsyncGenerator[Progress | Notice, None]:
         """Run pip, with its progress as events; at the end ``_wheel`` is set."""
         assert self._package is not None
+        if self._is_offline:
+            raise Offline(
+                "{host} is not asked: Zhibei is set to be offline.",
+                hint="What is already pulled works. To go online again, unset ZHIBEI_OFFLINE (download.offline).",
+                host="pip",
+            )
         target = self._workspace / "wheel"
         temporary = self._workspace / "pip"
         try:
