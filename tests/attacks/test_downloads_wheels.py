@@ -21,7 +21,7 @@ from zhibei.refs import ModelRef
 from zhibei.settings import pip_environment
 from zhibei.store.catalog import Catalog
 from zhibei.store.library import Library
-from zhibei.store.pull import PullOptions
+from zhibei.store.options import PullOptions
 from zhibei.store.sources.pypi import _Pip
 from zhibei.store.wheels import WheelMember, find_model, read_member
 

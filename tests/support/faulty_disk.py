@@ -62,6 +62,13 @@ class FaultyDisk(Disk):
         self._step("write", self._names[fileno])
         super().write(fileno, memoryview(data)[half:])
 
+    def write_at(self, fileno: int, data: bytes | memoryview, offset: int) -> None:
+        half = len(data) // 2
+        self._step("write", self._names[fileno])
+        super().write_at(fileno, memoryview(data)[:half], offset)
+        self._step("write", self._names[fileno])
+        super().write_at(fileno, memoryview(data)[half:], offset + half)
+
     def truncate(self, fileno: int, size_bytes: int) -> None:
         self._step("truncate", self._names[fileno])
         super().truncate(fileno, size_bytes)
@@ -102,6 +109,13 @@ class SmallDisk(Disk):
     def write(self, fileno: int, data: bytes | memoryview) -> None:
         fitting = min(len(data), self.room_bytes)
         super().write(fileno, memoryview(data)[:fitting])
+        self.room_bytes -= fitting
+        if fitting < len(data):
+            raise OSError(self.code, os.strerror(self.code))
+
+    def write_at(self, fileno: int, data: bytes | memoryview, offset: int) -> None:
+        fitting = min(len(data), self.room_bytes)
+        super().write_at(fileno, memoryview(data)[:fitting], offset)
         self.room_bytes -= fitting
         if fitting < len(data):
             raise OSError(self.code, os.strerror(self.code))

@@ -10,7 +10,7 @@ from zhibei.models import StoredModel
 from zhibei.refs import ModelRef
 from zhibei.store.fetch import FetchOptions, Retries, Timers
 from zhibei.store.library import Library
-from zhibei.store.pull import PullOptions
+from zhibei.store.options import PullOptions
 
 QUICK = FetchOptions(retries=Retries(attempts=3, connect_attempts=1, first_s=0.001, longest_s=0.002))
 IMPATIENT = FetchOptions(timers=Timers(header_s=0.1, stall_s=0.1), retries=Retries(attempts=2, first_s=0.001))

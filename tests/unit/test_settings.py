@@ -15,6 +15,16 @@ from zhibei.options import LoadOptions
 from zhibei.settings import Resolved, Settings, child_environment, locale_language, resolve, wants_color
 
 VALUES = {
+    "HF_ENDPOINT": ("https://mirror.example", "https://mirror.example"),
+    "ZHIBEI_HF_MIRRORS": ("https://a.example,https://b.example", ("https://a.example", "https://b.example")),
+    "HF_TOKEN": ("hf_secret", "hf_secret"),
+    "ZHIBEI_MS_ENDPOINT": ("https://ms.example", "https://ms.example"),
+    "MODELSCOPE_API_TOKEN": ("ms-secret", "ms-secret"),
+    "ZHIBEI_OLLAMA_REGISTRY": ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+    "ZHIBEI_MAX_RATE": ("10MB", "10MB"),
+    "ZHIBEI_CONNECTIONS": ("4", 4),
+    "ZHIBEI_CA_FILE": ("/certificates/ca.pem", Path("/certificates/ca.pem")),
+    "ZHIBEI_OFFLINE": ("true", True),
     "ZHIBEI_LANG": ("zh", "zh"),
     "ZHIBEI_HOME": ("/somewhere/else", Path("/somewhere/else")),
     "ZHIBEI_HOST": ("0.0.0.0", "0.0.0.0"),

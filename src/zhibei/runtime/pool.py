@@ -29,6 +29,7 @@ from zhibei.options import LoadOptions
 from zhibei.planner.plan import plan
 from zhibei.plans import EngineInfo, Hardware, Plan, Resident, Task
 from zhibei.runtime import scheduler
+from zhibei.runtime.defaults import load_options, with_defaults
 from zhibei.runtime.scheduler import Model, State, Ticket
 from zhibei.settings import Settings
 from zhibei.units import format_bytes, parse_keep_alive
@@ -82,7 +83,7 @@ class Pool:
     async def lease(
         self, model: str, task: Task = "generate", load: LoadOptions = LoadOptions(), keep_alive: str | None = None
     ) -> AsyncIterator[Engine]:
-        """Hold a running engine for ``model``, loading it first where needed.
+        """Hold a running engine for ``model``, loading it first where needed. What requests leave open is filled in.
 
         Raises:
             ModelNotFound, ModelBroken: nothing to run.
@@ -90,17 +91,18 @@ class Pool:
             Busy: the queue is full, or the service is stopping.
             EngineMissing, EngineStartFailed: it did not come up.
         """
-        ticket = self._ticket(model, task, _with_absolute_paths(load.over(self._settings.load)), keep_alive)
+        stored = self._resolve(model)
+        ticket = self._ticket(stored, task, self._load(stored, load), keep_alive)
         engine = await self._admit(ticket)
         try:
-            yield engine
+            yield with_defaults(engine, stored.defaults, self._settings.sampling)
         finally:
             self._decide(scheduler.Released(ticket.id, ticket.key))
 
     def is_loaded(self, model: str, task: Task = "generate", load: LoadOptions = LoadOptions()) -> bool:
         """Whether a lease would find the engine running already. Advisory."""
-        key = self._key(self._resolve(model), task, _with_absolute_paths(load.over(self._settings.load)))
-        return key in self._running
+        stored = self._resolve(model)
+        return self._key(stored, task, self._load(stored, load)) in self._running
 
     def plan(self, model: StoredModel, task: Task, load: LoadOptions) -> Plan:
         """How a model would be started now, if all idle models made room for it.
@@ -160,9 +162,11 @@ class Pool:
             self._engines = {name: backend.probe() for name, backend in self._backends.items()}
         return self._engines
 
-    def _ticket(self, name: str, task: Task, load: LoadOptions, keep_alive: str | None) -> Ticket:
+    def _load(self, model: StoredModel, asked: LoadOptions) -> LoadOptions:
+        return _with_absolute_paths(load_options(asked, model.defaults, self._settings.load))
+
+    def _ticket(self, model: StoredModel, task: Task, load: LoadOptions, keep_alive: str | None) -> Ticket:
         keep_alive_s = parse_keep_alive(keep_alive) if keep_alive is not None else self._settings.keep_alive_s
-        model = self._resolve(name)
         key = self._key(model, task, load)
         if key not in self._state.models and all(waiting.key != key for waiting in self._state.queue):
             self._wanted[key] = _Wanted(model, self._fitting_plan(model, task, load))

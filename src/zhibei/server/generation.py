@@ -19,7 +19,6 @@ from zhibei.settings import ServerSettings
 async def chat(app: App, model: str, request: ChatRequest, options: RunOptions) -> AsyncGenerator[GenerationEvent, None]:
     """A conversation's continuation."""
     check_model(app.settings.server, model)
-    request = replace(request, sampling=request.sampling.over(app.settings.sampling))
     async with (
         app.pool.lease(model, "generate", options.load, options.keep_alive) as engine,
         aclosing(engine.chat(request)) as events,
@@ -37,7 +36,6 @@ async def complete(
     first = 0
     async with app.pool.lease(model, "generate", options.load, options.keep_alive) as engine:
         for request in requests:
-            request = replace(request, sampling=request.sampling.over(app.settings.sampling))
             if echo:
                 prompt = request.prompt if isinstance(request.prompt, str) else await engine.detokenize(request.prompt)
                 for choice in range(request.num_choices):

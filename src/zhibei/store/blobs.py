@@ -20,7 +20,8 @@ from zhibei.store.disk import Disk, disk_full, translate
 from zhibei.store.locks import FileLock
 
 if TYPE_CHECKING:
-    from zhibei.store.parts import FoundPart, Part, PartIdentity
+    from zhibei.store.journal import PartIdentity
+    from zhibei.store.parts import FoundPart, Part
 
 GRACE_S = 3600.0
 
@@ -78,17 +79,10 @@ class BlobStore:
         except OSError as error:
             raise self.error(error) from error
 
-    def flush(self, part: Part) -> None:
-        """Write what waits. Raises StoreError, DiskFull where the disk is full; the part stays good."""
+    def seal(self, part: Part) -> None:
+        """Bring a part to the medium. Raises StoreError, DiskFull where the disk is full; the part stays good."""
         try:
-            part.flush()
-        except OSError as error:
-            raise self.error(error) from error
-
-    def seal(self, part: Part) -> Digest:
-        """Write all and bring it to the medium. Raises StoreError, DiskFull where the disk is full; the part stays good."""
-        try:
-            return part.seal()
+            part.seal()
         except OSError as error:
             raise self.error(error) from error
 
@@ -115,7 +109,7 @@ class BlobStore:
                 self._disk.replace(part.data_path, target)
             except PermissionError:
                 # Windows: an engine has the same bytes open under this name.
-                if not self.has(digest, part.size_bytes):
+                if not self.has(digest, part.num_received_bytes):
                     raise
             self._disk.sync_directory(target.parent)
             part.discard()

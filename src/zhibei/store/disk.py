@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
+import threading
 from pathlib import Path
 
 from zhibei.errors import DiskFull, StoreError, ZhibeiError
@@ -45,6 +47,20 @@ class Disk:
         view = memoryview(data)
         while view:
             view = view[os.write(fileno, view) :]
+
+    def write_at(self, fileno: int, data: bytes | memoryview, offset: int) -> None:
+        """Write all of ``data`` from ``offset`` on; several threads may do so at once."""
+        view = memoryview(data)
+        while view:
+            num_bytes = _pwrite(fileno, view, offset)
+            view, offset = view[num_bytes:], offset + num_bytes
+
+    def read_at(self, fileno: int, num_bytes: int, offset: int) -> bytes:
+        """Up to ``num_bytes`` from ``offset`` on, fewer only where the file ends."""
+        data = _pread(fileno, num_bytes, offset)
+        while 0 < len(data) < num_bytes and (more := _pread(fileno, num_bytes - len(data), offset + len(data))):
+            data += more
+        return data
 
     def truncate(self, fileno: int, size_bytes: int) -> None:
         """Cut a file and go to its new end."""
@@ -88,6 +104,25 @@ class Disk:
         while not path.exists() and path != path.parent:
             path = path.parent
         return shutil.disk_usage(path).free
+
+
+if sys.platform == "win32":
+    # Windows has no call that takes an offset; the position is shared, so one at a time.
+    _POSITION = threading.Lock()
+
+    def _pwrite(fileno: int, data: memoryview, offset: int) -> int:
+        with _POSITION:
+            os.lseek(fileno, offset, os.SEEK_SET)
+            return os.write(fileno, data)
+
+    def _pread(fileno: int, num_bytes: int, offset: int) -> bytes:
+        with _POSITION:
+            os.lseek(fileno, offset, os.SEEK_SET)
+            return os.read(fileno, num_bytes)
+
+else:
+    _pwrite = os.pwrite
+    _pread = os.pread
 
 
 def is_full(error: OSError) -> bool:

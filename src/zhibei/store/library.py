@@ -24,6 +24,7 @@ from zhibei.store.manifests import Manifest, ManifestFile, ManifestStore
 if TYPE_CHECKING:
     from zhibei.events import PullEvent
     from zhibei.store.options import PullOptions
+    from zhibei.store.rate_limit import RateLimit
 
 _LOCK_TIMEOUT_S = 5.0
 
@@ -57,6 +58,7 @@ class Library:
         self._manifests = ManifestStore(self.home, self._disk)
         self._catalog = catalog or Catalog()
         self._options = options
+        self._limit: RateLimit | None = None
 
     def list(self) -> list[StoredModel]:
         """All models, sorted by name; a broken one has ``problem`` set. Needs no network and no free space."""
@@ -114,9 +116,12 @@ class Library:
         from zhibei.store.handover import hand_over
         from zhibei.store.options import PullOptions
         from zhibei.store.pull import Pull, StoreAccess
+        from zhibei.store.rate_limit import RateLimit
 
-        access = StoreAccess(self.home, self._blobs, self._manifests, self._catalog, self._show, self._tidy)
-        work = Pull(access, self._options or PullOptions(), copy=copy).run(ref, name)
+        options = self._options or PullOptions()
+        self._limit = self._limit or RateLimit(options.fetch.max_bytes_per_s)
+        access = StoreAccess(self.home, self._blobs, self._manifests, self._catalog, self._show, self._tidy, self._limit)
+        work = Pull(access, options, copy=copy).run(ref, name)
         return hand_over(work)
 
     def pullable(self, name: ModelName) -> bool:

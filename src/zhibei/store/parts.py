@@ -1,72 +1,28 @@
-"""Files that are still growing: claimed by one writer, hashed while written, continued by a later pull.
+"""Files that are still growing: claimed by one writer, filled in any order, checked chunk by chunk, continued by a later pull.
 
 A part is a directory ``<key>.part`` that holds ``data`` and ``journal``. While somebody writes it, its name carries the
-owner's token (``<key>.<token>.part``); the rename that puts the token there is the claim, and only one can win it. The
-journal's first line says what the bytes belong to, the others how many of them have surely reached the disk.
+owner's token (``<key>.<token>.part``); the rename that puts the token there is the claim, and only one can win it. What the
+journal says of a chunk is believed only once its hash has been compared with the bytes on the disk; see ``journal``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zhibei.store import owners
+from zhibei.store.chunks import Chunk, ChunkMap, check_of
 from zhibei.store.digests import Digest
 from zhibei.store.disk import Disk
+from zhibei.store.journal import PartIdentity, chunk_line, header_line, read_journal
 
 BLOCK_BYTES = 1024 * 1024
-CHECKPOINT_BYTES = 32 * 1024 * 1024
-_JOURNAL_VERSION = 1
 _SPARED_BYTES = 64 * 1024
-_MAX_JOURNAL_BYTES = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class PartIdentity:
-    """What the bytes of a part belong to.
-
-    With a digest, any source may continue it, for the whole is verified. Without, only the same ``origin`` may, and only
-    if its ``validator`` (an ETag, a modification time) is known and the same.
-    """
-
-    origin: str
-    digest: Digest | None
-    size_bytes: int | None
-    validator: str | None
-
-    @property
-    def key(self) -> str:
-        """64 hexadecimal digits: names the lock and the part."""
-        return self.digest.hex if self.digest else hashlib.sha256(self.origin.encode()).hexdigest()
-
-    def continues(self, header: dict[str, object]) -> bool:
-        """Whether bytes that were written under a journal header may be kept."""
-        if header.get("version") != _JOURNAL_VERSION:
-            return False
-        if self.digest is not None:
-            return header.get("digest") == str(self.digest)
-        return (
-            self.validator is not None
-            and header.get("validator") == self.validator
-            and header.get("origin") == self.origin
-            and header.get("size_bytes") == self.size_bytes
-        )
-
-    def header(self) -> dict[str, object]:
-        """The journal's first line."""
-        return {
-            "version": _JOURNAL_VERSION,
-            "origin": self.origin,
-            "digest": str(self.digest) if self.digest else None,
-            "size_bytes": self.size_bytes,
-            "validator": self.validator,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +34,28 @@ class FoundPart:
     size_bytes: int
     origin: str | None
     is_active: bool
+    total_bytes: int | None = None
 
 
 class Part:
-    """A part under this process's claim. Not thread-safe; its methods may block and are called one at a time.
+    """A part under this process's claim. Its methods block.
 
-    ``size_bytes`` counts what is written and hashed. After ``seal`` only ``keep`` or ``discard`` may follow; both may be
-    called again and then do nothing.
+    ``write`` may be called from several threads at once; ``advance`` by one at a time, beside the writers. ``seal``, ``keep``
+    and ``discard`` come when nobody writes any more; the last two may be called again and then do nothing.
     """
 
-    def __init__(self, directory: Path, identity: PartIdentity, disk: Disk, data: int, journal: int, synced_bytes: int) -> None:
+    def __init__(self, directory: Path, identity: PartIdentity, disk: Disk, files: tuple[int, int], chunks: ChunkMap) -> None:
         self.directory = directory
         self.identity = identity
-        self.size_bytes = 0
+        self.chunks = chunks
+        self.hashed_bytes = 0
+        self.num_resumed_bytes = chunks.num_bytes
         self._disk = disk
-        self._data: int | None = data
-        self._journal: int | None = journal
-        self._synced_bytes = synced_bytes
+        self._data: int | None = files[0]
+        self._journal: int | None = files[1]
         self._hash = hashlib.sha256()
-        self._waiting: list[bytes] = []
-        self._num_waiting_bytes = 0
+        self._lock = threading.Lock()
+        self._untold: list[Chunk] = []
 
     @property
     def data_path(self) -> Path:
@@ -106,70 +64,81 @@ class Part:
 
     @property
     def num_received_bytes(self) -> int:
-        """What is written plus what waits in memory."""
-        return self.size_bytes + self._num_waiting_bytes
+        """How many bytes are written."""
+        return self.chunks.num_bytes
 
-    def rehash(self, limit_bytes: int) -> bool:
-        """Hash on through what an earlier writer left; True when all of it is done. Call until then before ``feed``."""
-        assert self._data is not None
-        wanted = min(limit_bytes, self._synced_bytes - self.size_bytes)
-        os.lseek(self._data, self.size_bytes, os.SEEK_SET)
-        while wanted > 0:
-            piece = os.read(self._data, min(wanted, BLOCK_BYTES))
-            if not piece:
-                self._synced_bytes = self.size_bytes
-                break
-            self._hash.update(piece)
-            self.size_bytes += len(piece)
-            wanted -= len(piece)
-        if self.size_bytes < self._synced_bytes:
-            return False
-        self._disk.truncate(self._data, self.size_bytes)
-        return True
-
-    @property
-    def resumable_bytes(self) -> int:
-        """What an earlier writer left and ``rehash`` goes through."""
-        return self._synced_bytes
-
-    def feed(self, piece: bytes) -> bool:
-        """Take more bytes into memory; True when there are enough that ``flush`` is due."""
-        self._waiting.append(piece)
-        self._num_waiting_bytes += len(piece)
-        return self._num_waiting_bytes >= BLOCK_BYTES
-
-    def flush(self) -> None:
-        """Write and hash what waits; now and then, make sure that it is on the medium and say so in the journal.
+    def write(self, offset: int, pieces: Sequence[bytes]) -> None:
+        """Write a chunk and note its hash.
 
         Raises:
             OSError: the disk is full or fails; what was written before stays good.
         """
         assert self._data is not None
-        waiting, self._waiting, self._num_waiting_bytes = self._waiting, [], 0
-        for piece in waiting:
-            self._disk.write(self._data, piece)
-            self._hash.update(piece)
-            self.size_bytes += len(piece)
-        if self.size_bytes - self._synced_bytes >= CHECKPOINT_BYTES:
-            self._checkpoint()
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._disk.write_at(self._data, data, offset)
+        chunk = Chunk(offset, len(data), check_of(data))
+        with self._lock:
+            self.chunks.add(chunk)
+            self._untold.append(chunk)
+            self._tell()
 
-    def seal(self) -> Digest:
-        """Write all, bring it to the medium, close it, and say what it is."""
-        self.flush()
-        self._checkpoint()
-        self._close()
+    def replace(self, old: Chunk, data: bytes) -> None:
+        """Write other bytes in the place of a chunk's. As ``write``, but nobody else may be at work."""
+        assert self._data is not None
+        self._disk.write_at(self._data, data, old.offset)
+        new = Chunk(old.offset, old.num_bytes, check_of(data))
+        self.chunks.replace(old, new)
+        self._untold.append(new)
+        self._tell()
+
+    def advance(self, limit_bytes: int) -> bool:
+        """Hash on, in order, through chunks whose bytes are as they were written; False when there is none to go on with.
+
+        A chunk that is not is dropped, and then missing again.
+        """
+        assert self._data is not None
+        stop = self.hashed_bytes + limit_bytes
+        while self.hashed_bytes < stop:
+            with self._lock:
+                chunk = self.chunks.at(self.hashed_bytes)
+            if chunk is None:
+                return False
+            data = self._disk.read_at(self._data, chunk.num_bytes, chunk.offset)
+            if len(data) != chunk.num_bytes or check_of(data) != chunk.check:
+                with self._lock:
+                    self.chunks.drop(chunk)
+                return False
+            self._hash.update(data)
+            self.hashed_bytes += chunk.num_bytes
+        return True
+
+    def begin_again(self) -> None:
+        """Forget what was hashed: chunks have been replaced."""
+        self._hash = hashlib.sha256()
+        self.hashed_bytes = 0
+
+    def digest(self) -> Digest:
+        """The SHA-256 of what ``advance`` has gone through."""
         return Digest(self._hash.hexdigest())
+
+    def seal(self) -> None:
+        """Bring the bytes to the medium and close the part.
+
+        Raises:
+            OSError: the disk fails; the part stays good.
+        """
+        assert self._data is not None
+        self._disk.sync(self._data)
+        self._close()
 
     def keep(self) -> None:
         """Leave it for a later pull. Does what the disk still allows and raises nothing of its own."""
         try:
-            if self._data is not None:
-                with contextlib.suppress(OSError):
-                    self.flush()
-                self._checkpoint_somehow(self._data)
+            if self._data is not None and self._untold:
+                self._tell_somehow(self._data)
         finally:
             self._close()
-        if not self.size_bytes:
+        if not self.chunks.num_bytes:
             self.discard()
             return
         try:
@@ -182,19 +151,21 @@ class Part:
         self._close()
         remove_part(self.directory, self._disk)
 
-    def _checkpoint(self) -> None:
-        assert self._data is not None and self._journal is not None
-        self._disk.sync(self._data)
-        self._disk.write(self._journal, _line({"synced": self.size_bytes}))
-        self._synced_bytes = self.size_bytes
+    def _tell(self) -> None:
+        """Append to the journal what it does not know yet; what did not get through whole is written anew."""
+        assert self._journal is not None
+        lines = b"".join(map(chunk_line, self._untold))
+        self._disk.write(self._journal, lines)
+        self._untold.clear()
 
-    def _checkpoint_somehow(self, data: int) -> None:
+    def _tell_somehow(self, data: int) -> None:
         """On a full disk, give up the last bytes so that the journal has room to tell of the others."""
+        end = self.chunks.end
         for given_up in (0, _SPARED_BYTES):
             try:
-                self.size_bytes = max(self._synced_bytes, self.size_bytes - given_up)
-                self._disk.truncate(data, self.size_bytes)
-                self._checkpoint()
+                self._disk.truncate(data, max(0, end - given_up))
+                self._untold = [chunk for chunk in self._untold if chunk.end <= end - given_up]
+                self._tell()
                 return
             except OSError:
                 continue
@@ -234,35 +205,49 @@ def claim_part(root: Path, identity: PartIdentity, disk: Disk) -> Part:
     except BaseException:
         os.close(data)
         raise
-    part = Part(mine, identity, disk, data, journal, 0)
+    part = Part(mine, identity, disk, (data, journal), ChunkMap())
     try:
-        disk.write(journal, _line(identity.header()))
+        disk.write(journal, header_line(identity))
     except OSError:
         part.discard()
         raise
     return part
 
 
+def adopt_part(root: Path, identity: PartIdentity, disk: Disk, blob: Path, chunks: Path) -> None:
+    """Make a part of a blob that has gone bad and of the hashes of its chunks, so that a pull mends it.
+
+    Raises:
+        OSError: the disk does not allow it.
+    """
+    disk.make_directories(root)
+    target = root / f"{identity.key}.part"
+    remove_part(target, disk)
+    mine = root / f"{identity.key}.{owners.new_token()}.part"
+    disk.make_directory(mine)
+    disk.replace(chunks, mine / "journal")
+    disk.replace(blob, mine / "data")
+    disk.rename_directory(mine, target)
+
+
 def growing_bytes(root: Path, key: str) -> int:
     """How many bytes the fullest part of a key has by now."""
-    found = 0
-    for path, _ in _parts_of(root, key):
-        with contextlib.suppress(OSError):
-            found = max(found, (path / "data").lstat().st_size)
-    return found
+    return max((_bytes_on_disk(path / "data") for path, _ in _parts_of(root, key)), default=0)
 
 
 def find_parts(root: Path) -> Iterator[FoundPart]:
     """All parts, for listing and for cleaning up."""
     for path, key, token in _all_parts(root):
-        try:
-            size = (path / "data").lstat().st_size
-        except OSError:
-            size = 0
-        header, _ = _read_journal(path / "journal")
-        origin = header.get("origin")
-        is_active = token is not None and owners.is_alive(token, path)
-        yield FoundPart(path, key, size, origin if isinstance(origin, str) else None, is_active)
+        header, _ = read_journal(path / "journal")
+        origin, total = header.get("origin"), header.get("size_bytes")
+        yield FoundPart(
+            path,
+            key,
+            _bytes_on_disk(path / "data"),
+            origin if isinstance(origin, str) else None,
+            token is not None and owners.is_alive(token, path),
+            total if isinstance(total, int) else None,
+        )
 
 
 def remove_part(directory: Path, disk: Disk) -> None:
@@ -275,7 +260,7 @@ def remove_part(directory: Path, disk: Disk) -> None:
 
 
 def _resume(directory: Path, identity: PartIdentity, disk: Disk) -> Part | None:
-    header, synced_bytes = _read_journal(directory / "journal")
+    header, chunks = read_journal(directory / "journal")
     if not identity.continues(header):
         return None
     with contextlib.ExitStack() as opened:
@@ -285,41 +270,23 @@ def _resume(directory: Path, identity: PartIdentity, disk: Disk) -> Part | None:
             journal = disk.open_existing(directory / "journal")
             opened.callback(os.close, journal)
             os.lseek(journal, 0, os.SEEK_END)
-            disk.write(journal, b"\n")
         except OSError:
             return None
         opened.pop_all()
-    available = min(os.fstat(data).st_size, synced_bytes)
+    available = os.fstat(data).st_size
     if identity.size_bytes is not None:
         available = min(available, identity.size_bytes)
-    return Part(directory, identity, disk, data, journal, available)
+    return Part(directory, identity, disk, (data, journal), ChunkMap(chunk for chunk in chunks if chunk.end <= available))
 
 
-def _read_journal(path: Path) -> tuple[dict[str, object], int]:
-    """The header and the last number of bytes known to be on the medium; what does not parse ends it."""
+def _bytes_on_disk(path: Path) -> int:
+    """Bytes that a file really takes: one that is filled out of order has holes."""
     try:
         status = path.lstat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_JOURNAL_BYTES:
-            return {}, 0
-        lines = path.read_bytes().split(b"\n")
     except OSError:
-        return {}, 0
-    header: dict[str, object] = {}
-    synced_bytes = 0
-    for line in lines:
-        if not line:
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if not isinstance(entry, dict):
-            continue
-        if not header:
-            header = entry
-        elif isinstance(synced := entry.get("synced"), int) and synced >= 0:
-            synced_bytes = synced
-    return header, synced_bytes
+        return 0
+    blocks = getattr(status, "st_blocks", None)
+    return status.st_size if blocks is None else min(status.st_size, blocks * 512)
 
 
 def _parts_of(root: Path, key: str) -> list[tuple[Path, str | None]]:
@@ -338,7 +305,3 @@ def _all_parts(root: Path) -> list[tuple[Path, str, str | None]]:
         if entry.is_dir(follow_symlinks=False) and len(pieces) in (2, 3) and pieces[-1] == "part":
             found.append((Path(entry.path), pieces[0], pieces[1] if len(pieces) == 3 else None))
     return sorted(found, key=lambda item: (item[2] is not None, str(item[0])))
-
-
-def _line(entry: dict[str, object]) -> bytes:
-    return json.dumps(entry).encode() + b"\n"

@@ -25,6 +25,7 @@ from zhibei.store.digests import Digest
 from zhibei.store.headers import read_remote_header
 from zhibei.store.manifests import Manifest, ManifestFile, ManifestStore
 from zhibei.store.options import PullOptions
+from zhibei.store.rate_limit import RateLimit
 from zhibei.store.sources import open_source
 from zhibei.store.sources.base import RemoteFile, RemoteModel, Source, SourceContext, StartOver
 from zhibei.store.threads import in_thread
@@ -55,6 +56,7 @@ class StoreAccess:
     catalog: Catalog
     show: Callable[[Manifest], StoredModel]
     tidy: Callable[[frozenset[Digest]], None]
+    limit: RateLimit
 
 
 class Pull:
@@ -186,7 +188,14 @@ class Pull:
     async def _obtain(
         self, source: Source, remote: RemoteModel, locks: Locks
     ) -> AsyncGenerator[Progress | Notice | ManifestFile, None]:
-        transfer = Transfer(self._store.blobs, source, locks, self._recall)
+        transfer = Transfer(
+            self._store.blobs,
+            source,
+            locks,
+            self._recall,
+            connections=self._options.fetch.connections,
+            limit=self._store.limit,
+        )
         for file in remote.files:
             async with aclosing(transfer.obtain(file)) as events:
                 async for event in events:

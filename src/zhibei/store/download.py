@@ -1,0 +1,224 @@
+"""Fills a part from a source: over as many connections as help, in any order, hashing behind them. Owns who fetches what.
+
+Bytes are asked for in spans, the earliest first, so that hashing can follow closely. A connection is added while the
+whole gets faster by it and given up again where it does not; at the end, idle ones take half of what others still have to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from zhibei.errors import SourceError, StoreError, ZhibeiError
+from zhibei.events import Progress
+from zhibei.store.connections import ConnectionPlan
+from zhibei.store.parts import BLOCK_BYTES, Part
+from zhibei.store.rate_limit import RateLimit
+from zhibei.store.sources.base import RemoteFile, Source
+from zhibei.store.threads import in_thread
+
+SPAN_BYTES = 16 * 1024 * 1024
+_LEAST_STOLEN_BYTES = 2 * 1024 * 1024
+_HASHED_AT_ONCE_BYTES = 32 * 1024 * 1024
+_PROGRESS_S = 0.1
+_MAX_ROUNDS = 16
+
+
+@dataclass(slots=True)
+class _Span:
+    """Bytes that one connection is to fetch: from ``position`` to ``end`` (None: to wherever the file ends)."""
+
+    position: int
+    end: int | None
+
+
+class Download:
+    """One file's way into a part. ``translate`` names the OSErrors of the disk; ``limit`` is shared by all downloads."""
+
+    def __init__(
+        self,
+        part: Part,
+        source: Source,
+        file: RemoteFile,
+        *,
+        translate: Callable[[OSError], ZhibeiError],
+        connections: int,
+        limit: RateLimit,
+    ) -> None:
+        self._part = part
+        self._source = source
+        self._file = file
+        self._translate = translate
+        self._limit = limit
+        self._is_ranged = source.has_ranges(file) and file.size_bytes is not None
+        self._plan = ConnectionPlan(connections if self._is_ranged else 1)
+        self._waiting: list[_Span] = []
+        self._active: dict[asyncio.Task[None], _Span] = {}
+        self._has_news = asyncio.Event()
+        self._num_rounds = 0
+        self._has_ended = False
+
+    async def run(self) -> AsyncGenerator[Progress, None]:
+        """Fetch what is missing and hash the whole; however it ends, what came is written.
+
+        Raises:
+            StartOver: the file has changed, or cannot be continued.
+            SourceError, StoreError: fetching or writing failed.
+        """
+        hasher = asyncio.ensure_future(self._follow())
+        try:
+            yield self._progress()
+            # A straight stream is read to its end, to see that it has one; of several, one may be left with nothing to do.
+            while not hasher.done() or (self._active and not self._is_ranged):
+                self._staff()
+                await asyncio.wait((*self._active, hasher), timeout=_PROGRESS_S, return_when=asyncio.FIRST_COMPLETED)
+                self._collect()
+                yield self._progress()
+            hasher.result()
+        finally:
+            await _cancel((*self._active, hasher))
+
+    def _missing(self) -> list[_Span]:
+        """What to fetch, last first."""
+        size = self._file.size_bytes
+        if not self._is_ranged:
+            if self._has_ended and size is None and not self._part.chunks.missing(self._part.chunks.end):
+                return []
+            # Only what is there from the start on can be continued by a source that reads straight through.
+            position = self._part.chunks.contiguous_end()
+            for chunk in self._part.chunks.all():
+                if chunk.offset >= position:
+                    self._part.chunks.drop(chunk)
+            self._has_ended = False
+            return [] if position == size else [_Span(position, None)]
+        spans = []
+        for begin, end in self._part.chunks.missing(size or 0):
+            spans += [_Span(at, min(at + SPAN_BYTES, end)) for at in range(begin, end, SPAN_BYTES)]
+        return spans[::-1]
+
+    def _staff(self) -> None:
+        """Give every connection that the plan allows something to do."""
+        if not self._waiting and not self._active and not self._is_complete():
+            self._begin_round()
+        wanted = self._plan.wanted(time.monotonic(), self._part.num_received_bytes)
+        while len(self._active) < wanted:
+            span = self._waiting.pop() if self._waiting else self._steal()
+            if span is None:
+                return
+            self._active[asyncio.ensure_future(self._fetch(span))] = span
+
+    def _begin_round(self) -> None:
+        """Fetch what is missing: at first, and again where the disk does not give back what was written to it."""
+        self._waiting = self._missing()
+        if self._waiting:
+            self._num_rounds += 1
+            if self._num_rounds > _MAX_ROUNDS:
+                raise StoreError(
+                    "The disk does not give back what was written to {path}.",
+                    hint="Check the disk; ZHIBEI_HOME can point to another one.",
+                    path=self._part.data_path,
+                )
+
+    def _steal(self) -> _Span | None:
+        """The second half of the longest span under way, if it is worth a request."""
+        if not self._is_ranged or not self._active:
+            return None
+        longest = max(self._active.values(), key=lambda span: (span.end or 0) - span.position)
+        left = (longest.end or 0) - longest.position
+        if left < 2 * _LEAST_STOLEN_BYTES:
+            return None
+        middle = longest.position + left // 2
+        stolen = _Span(middle, longest.end)
+        longest.end = middle
+        return stolen
+
+    def _collect(self) -> None:
+        """Look after the connections that ended. One failure among several lowers their number; the last one's counts."""
+        for task in [task for task in self._active if task.done()]:
+            span = self._active.pop(task)
+            error = task.exception()
+            if error is None:
+                self._has_ended = self._has_ended or span.end is None
+                continue
+            if not isinstance(error, SourceError) or not self._is_ranged or not self._active:
+                raise error
+            self._plan.hold_at(len(self._active))
+            if span.end is not None and span.position < span.end:
+                self._waiting.append(span)
+
+    async def _fetch(self, span: _Span) -> None:
+        """Fetch a span in blocks; what has come when this ends in whatever way is written."""
+        waiting: list[bytes] = []
+        num_waiting = 0
+        end = None if span.end == self._file.size_bytes else span.end
+        try:
+            async with aclosing(self._source.open(self._file, span.position, end)) as pieces:
+                async for piece in pieces:
+                    room = None if span.end is None else span.end - span.position - num_waiting
+                    if room is not None and len(piece) > room:
+                        piece = piece[: max(0, room)]
+                    waiting.append(piece)
+                    num_waiting += len(piece)
+                    if room is not None and len(piece) == room:
+                        break
+                    if num_waiting >= BLOCK_BYTES:
+                        blocks, waiting, num_waiting = waiting, [], 0
+                        await self._write(span, blocks)
+                    await self._limit.take(len(piece))
+        finally:
+            if num_waiting:
+                await self._write(span, waiting)
+
+    async def _write(self, span: _Span, pieces: list[bytes]) -> None:
+        offset, num_bytes = span.position, sum(map(len, pieces))
+        self._check_size(offset + num_bytes)
+        # Ahead of the write, so that nobody takes over what is being written.
+        span.position += num_bytes
+        try:
+            await in_thread(self._part.write, offset, pieces)
+        except OSError as error:
+            raise self._translate(error) from error
+        self._has_news.set()
+
+    def _check_size(self, end: int) -> None:
+        if self._file.size_bytes is not None and end > self._file.size_bytes:
+            raise SourceError("{name} is larger than its source announced.", name=self._file.name)
+
+    async def _follow(self) -> None:
+        """Hash behind the connections, to the end of the file."""
+        while True:
+            self._has_news.clear()
+            try:
+                has_more = await in_thread(self._part.advance, _HASHED_AT_ONCE_BYTES)
+            except OSError as error:
+                raise self._translate(error) from error
+            if has_more:
+                continue
+            if self._is_complete():
+                return
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._has_news.wait(), _PROGRESS_S)
+
+    def _is_complete(self) -> bool:
+        hashed = self._part.hashed_bytes
+        if self._file.size_bytes is not None:
+            return hashed == self._file.size_bytes
+        return self._has_ended and not self._active and hashed == self._part.chunks.end
+
+    def _progress(self) -> Progress:
+        return Progress(self._file.name, self._part.num_received_bytes, self._file.size_bytes)
+
+
+async def _cancel(tasks: tuple[asyncio.Task[None], ...]) -> None:
+    """End tasks, and wait until they have."""
+    for task in tasks:
+        task.cancel()
+    while any(not task.done() for task in tasks):
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
