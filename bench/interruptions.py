@@ -68,10 +68,10 @@ def measure_cuts(size_bytes: int, workspace: Path, environment: dict[str, str], 
 
 
 def _line_of(cut: dict[str, object], model: ModelFile) -> str:
+    kept = f"; {cut['num_chunks']} chunks kept, of at most {cut['chunk_bytes']:,} bytes" if cut["num_chunks"] else ""
     return (
         f"{model.size_bytes / 1e6:.0f} MB, cut by {cut['means']} at {cut['at_bytes']:,} bytes: {cut['again_bytes']:,} sent "
-        f"beyond the file, {cut['num_requests']} requests, {cut['num_connections']} connections; "
-        f"{cut['num_chunks']} chunks kept, of at most {cut['chunk_bytes']:,} bytes"
+        f"beyond the file, {cut['num_requests']} requests, {cut['num_connections']} connections{kept}"
     )
 
 

@@ -140,46 +140,50 @@ def run_peer(name: str, peer: Peer, place: Place, model: ModelFile, workspace: P
     """
     folder = workspace / "output"
     folder.mkdir()
-    log = workspace / "log"
-    environment = environment_of(HF_ENDPOINT=place.base, **peer.environment)
+    command = [*place.prefix, *peer.command(place.base + model.url_path, folder)]
     try:
         os.sync()
-        with log.open("w+") as output:
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            start = time.perf_counter()
-            child = subprocess.Popen(
-                [*place.prefix, *peer.command(place.base + model.url_path, folder)],
-                env=environment,
-                stdout=subprocess.PIPE if peer.tells_s else output,
-                stderr=output,
-                text=True,
-                start_new_session=True,
-            )
-            is_whole, told = True, ""
-            try:
-                told = child.communicate(timeout=limit_s)[0]
-            except subprocess.TimeoutExpired:
-                is_whole = False
-            finally:
-                seconds = time.perf_counter() - start
-                with suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                child.communicate()
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        if is_whole and child.returncode:
-            raise RuntimeError(f"{name} failed: {log.read_text()[-2000:]}")
-        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        seconds, cpu_s, told = execute(command, environment_of(HF_ENDPOINT=place.base, **peer.environment), workspace, limit_s)
         made = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size, default=None)
-        if not is_whole:
+        if told is None:
             # Allocated, not as long as it looks: some write to many places at once.
             num_bytes = min(model.size_bytes, made.stat().st_blocks * 512) if made else 0
             return Run(name, round, seconds, cpu_s, num_bytes, 0.0, False)
         if made is None:
             raise RuntimeError(f"{name} made no file")
-        verify_s = verify(made, model)
-        return Run(name, round, json.loads(told)["seconds"] if peer.tells_s else seconds, cpu_s, model.size_bytes, verify_s, True)
+        seconds = json.loads(told)["seconds"] if peer.tells_s else seconds
+        return Run(name, round, seconds, cpu_s, model.size_bytes, verify(made, model), True)
     finally:
         shutil.rmtree(folder)
+
+
+def execute(command: list[str], environment: dict[str, str], workspace: Path, limit_s: float) -> tuple[float, float, str | None]:
+    """(seconds, seconds of processor, standard output) of a command; no output if it was stopped at the limit.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    log = workspace / "log"
+    with log.open("w") as errors:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = time.perf_counter()
+        child = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+        )
+        told = None
+        try:
+            told = child.communicate(timeout=limit_s)[0]
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            seconds = time.perf_counter() - start
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if told is not None and child.returncode:
+        raise RuntimeError(f"{command} failed: {log.read_text()[-2000:]}")
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, told
 
 
 def verify(path: Path, model: ModelFile) -> float:
@@ -234,7 +238,9 @@ def report(runs: list[Run], peers: dict[str, Peer], model: ModelFile) -> None:
 
 
 def spread(ratios: list[float]) -> str:
-    return f"{statistics.median(ratios):.3f} (from {min(ratios):.3f} to {max(ratios):.3f})"
+    """The median, and how far single rounds are from it."""
+    middle = f"{statistics.median(ratios):.3f}"
+    return f"{middle} (from {min(ratios):.3f} to {max(ratios):.3f})" if len(ratios) > 1 else middle
 
 
 def loopback(args: argparse.Namespace, peers: dict[str, Peer], workspace: Path) -> dict[str, object]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from zhibei.engines import registry
 from zhibei.engines.base import Backend
 from zhibei.hardware.detect import detect
 from zhibei.plans import Hardware
 from zhibei.runtime.pool import Pool
-from zhibei.settings import Settings
+from zhibei.settings import Settings, foreign_directories
 from zhibei.store.library import Library
 from zhibei.store.options import FetchOptions, PullOptions
 from zhibei.store.sources.base import Hub
+
+if TYPE_CHECKING:
+    from zhibei.store.foreign import ForeignPlaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +41,17 @@ def build(settings: Settings, *, backends: Mapping[str, Backend] | None = None) 
     Args:
         backends: engines by name, instead of those in the registry's table.
     """
-    library = Library(settings.home, options=pull_options(settings))
+    library = Library(settings.home, options=pull_options(settings), places=partial(places, settings))
     engines = backends if backends is not None else {name: registry.create(name) for name in registry.ENGINES}
     return App(settings, library, Pool(settings, library.resolve, detect, engines), detect)
+
+
+def places(settings: Settings) -> ForeignPlaces:
+    """Where other programs keep their models."""
+    # Looking into other stores needs much that nothing else does.
+    from zhibei.store.foreign import foreign_places
+
+    return foreign_places(*foreign_directories(), settings.model_folders)
 
 
 def pull_options(settings: Settings) -> PullOptions:

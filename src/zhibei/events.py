@@ -2,6 +2,7 @@
 
 A generation is: any number of deltas, then exactly one Finished, last. A failure is an exception, never an event.
 A pull is: Inspected, Progress …, then exactly one Pulled, last. Notices may come anywhere.
+A check is: Progress …, and one Checked for every model.
 """
 
 from __future__ import annotations
@@ -130,4 +131,14 @@ class Pulled:
     model: StoredModel
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A stored model was read again: ``problem`` says what is wrong with it (None: nothing), ``bad_files`` which files are."""
+
+    name: str
+    problem: str | None
+    bad_files: tuple[str, ...] = ()
+
+
 PullEvent = Inspected | Progress | Notice | Pulled
+CheckEvent = Progress | Checked

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings
 from zhibei.errors import ModelBroken, ModelNotFound
-from zhibei.events import GenerationEvent, Loading, PullEvent
+from zhibei.events import CheckEvent, GenerationEvent, Loading, PullEvent
 from zhibei.plans import Resident
-from zhibei.refs import ModelRef
+from zhibei.refs import ModelName, ModelRef
 from zhibei.service import RunOptions
 from zhibei.store.verbs import StoreVerbs
 
@@ -30,6 +30,18 @@ class LocalService(StoreVerbs):
         async with aclosing(self._app.library.pull(ModelRef.parse(ref), name=name, copy=copy)) as events:
             async for event in events:
                 yield event
+
+    def verify(self, names: Sequence[str] = ()) -> AsyncGenerator[CheckEvent, None]:
+        """Read models again."""
+        return self._app.library.verify([ModelName.parse(name) for name in names])
+
+    def repair(self, name: str) -> AsyncGenerator[PullEvent | CheckEvent, None]:
+        """Fetch what is wrong of a model."""
+        return self._app.library.repair(ModelName.parse(name))
+
+    def update(self, name: str) -> AsyncGenerator[PullEvent, None]:
+        """Fetch a model's newer version."""
+        return self._app.library.update(ModelName.parse(name))
 
     async def residents(self) -> Sequence[Resident]:
         """The running models."""

@@ -91,6 +91,21 @@ class StoredFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Leftover:
+    """Something in the store that belongs to no model: a blob, a download that was cut off (``origin``: of what), a view.
+
+    ``is_active``: somebody is at work on it.
+    """
+
+    kind: Literal["blob", "part", "view"]
+    path: Path
+    size_bytes: int
+    origin: str | None = None
+    total_bytes: int | None = None
+    is_active: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class StoredModel:
     """A model on this disk. ``name`` is ``name:tag``; ``problem`` says why a broken one cannot be used."""
 

@@ -18,8 +18,8 @@ from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embedd
 from zhibei.engines import openai_body
 from zhibei.engines.sse import SseSplitter
 from zhibei.errors import EngineDied, SourceError, Unsupported
-from zhibei.events import Finished, GenerationEvent, Loading, Pulled, PullEvent
-from zhibei.models import StoredModel
+from zhibei.events import Checked, CheckEvent, Finished, GenerationEvent, Loading, Progress, Pulled, PullEvent
+from zhibei.models import Leftover, StoredModel
 from zhibei.options import LoadOptions
 from zhibei.plans import Resident
 from zhibei.service import RunOptions
@@ -57,14 +57,39 @@ class RemoteService:
 
     async def pull(self, ref: str, *, name: str | None = None, copy: bool = False) -> AsyncGenerator[PullEvent, None]:
         """Have the server fetch or import a model. Closing this stops it there."""
-        done = False
-        async with aclosing(self._lines(NATIVE_PREFIX + "/pull", {"ref": ref, "name": name, "copy_file": copy})) as lines:
-            async for line in lines:
-                event = decode_pull_event(line)
-                done = done or isinstance(event, Pulled)
+        async with aclosing(self._events("/pull", {"ref": ref, "name": name, "copy_file": copy}, Pulled)) as events:
+            async for event in events:
+                assert not isinstance(event, Checked)
                 yield event
-        if not done:
-            raise self._lost("the answer ended too early")
+
+    async def leftovers(self, *, partial_only: bool = False) -> Sequence[Leftover]:
+        """What belongs to no model there."""
+        path = f"{NATIVE_PREFIX}/leftovers?partial_only={str(partial_only).lower()}"
+        return [decode(Leftover, item) for item in _items(await self._ask("GET", path))]
+
+    async def prune(self) -> Sequence[Leftover]:
+        """Remove what belongs to no model there."""
+        return [decode(Leftover, item) for item in _items(await self._ask("POST", NATIVE_PREFIX + "/prune", {}))]
+
+    async def verify(self, names: Sequence[str] = ()) -> AsyncGenerator[CheckEvent, None]:
+        """Read models there again."""
+        async with aclosing(self._events("/verify", {"names": list(names)}, None)) as events:
+            async for event in events:
+                if isinstance(event, (Progress, Checked)):
+                    yield event
+
+    async def repair(self, name: str) -> AsyncGenerator[PullEvent | CheckEvent, None]:
+        """Fetch what is wrong of a model there."""
+        async with aclosing(self._events("/repair", {"name": name}, Pulled)) as events:
+            async for event in events:
+                yield event
+
+    async def update(self, name: str) -> AsyncGenerator[PullEvent, None]:
+        """Fetch a model's newer version there."""
+        async with aclosing(self._events("/update", {"name": name}, Pulled)) as events:
+            async for event in events:
+                assert not isinstance(event, Checked)
+                yield event
 
     async def remove_model(self, name: str) -> None:
         """Remove a model."""
@@ -145,6 +170,17 @@ class RemoteService:
         """Whether the model runs already, as far as its name tells. Only for show: the server decides."""
         names = {resident.name for resident in await self.residents() if resident.state != "starting"}
         return model.lower() in names or f"{model.lower()}:latest" in names
+
+    async def _events(self, path: str, body: Json, last: type[Pulled] | None) -> AsyncGenerator[PullEvent | CheckEvent, None]:
+        """Work of the library there. It must end with ``last``, if that is given."""
+        done = last is None
+        async with aclosing(self._lines(NATIVE_PREFIX + path, body)) as lines:
+            async for line in lines:
+                event = decode_pull_event(line)
+                done = done or isinstance(event, Pulled)
+                yield event
+        if not done:
+            raise self._lost("the answer ended too early")
 
     async def _lines(self, path: str, body: Json) -> AsyncGenerator[Json, None]:
         rest = b""

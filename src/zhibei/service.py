@@ -10,13 +10,13 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from zhibei.models import StoredModel
+from zhibei.models import Leftover, StoredModel
 from zhibei.options import LoadOptions
 from zhibei.plans import Resident
 
 if TYPE_CHECKING:
     from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings
-    from zhibei.events import GenerationEvent, Loading, PullEvent
+    from zhibei.events import CheckEvent, GenerationEvent, Loading, PullEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,26 @@ class Service(Protocol):
 
     def pull(self, ref: str, *, name: str | None = None, copy: bool = False) -> AsyncGenerator[PullEvent, None]:
         """Fetch or import a model, under ``name`` if given; ``copy`` copies a ``file:`` instead of using it in place."""
+        ...
+
+    async def leftovers(self, *, partial_only: bool = False) -> Sequence[Leftover]:
+        """What ``prune`` would remove. ``partial_only``: downloads that were cut off, and those under way too."""
+        ...
+
+    async def prune(self) -> Sequence[Leftover]:
+        """Remove what belongs to no model; returns what was removed."""
+        ...
+
+    def verify(self, names: Sequence[str] = ()) -> AsyncGenerator[CheckEvent, None]:
+        """Read models again (all, if none is named) and compare them with their digests."""
+        ...
+
+    def repair(self, name: str) -> AsyncGenerator[PullEvent | CheckEvent, None]:
+        """Read a model again, and fetch what is wrong of it."""
+        ...
+
+    def update(self, name: str) -> AsyncGenerator[PullEvent, None]:
+        """Fetch a model's newer version from where it came, if there is one."""
         ...
 
     async def remove_model(self, name: str) -> None:

@@ -68,7 +68,10 @@ class DownloadSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings. ``keep_alive`` is a duration as text (``5m``); ``max_models`` 0 means as memory allows."""
+    """All settings. ``keep_alive`` is a duration as text (``5m``); ``max_models`` 0 means as memory allows.
+
+    ``model_folders``: plain folders of models beside the store, shown by ``list --all``.
+    """
 
     lang: str | None = None
     home: Path = Path()
@@ -77,6 +80,7 @@ class Settings:
     keep_alive: str = "5m"
     max_models: int = 0
     load_timeout_s: float = 600.0
+    model_folders: tuple[Path, ...] = ()
     server: ServerSettings = ServerSettings()
     hubs: HubSettings = HubSettings()
     download: DownloadSettings = DownloadSettings()
@@ -204,6 +208,12 @@ def outgoing_proxy(url: str, environ: Mapping[str, str] | None = None) -> str | 
     return proxy or None
 
 
+def foreign_directories(environ: Mapping[str, str] | None = None) -> tuple[Path, str, dict[str, str]]:
+    """What tells where other programs keep their models: the home directory, the system, and their variables that are set."""
+    env = os.environ if environ is None else environ
+    return Path.home(), sys.platform, {name: env[name] for name in _FOREIGN_NAMES if env.get(name)}
+
+
 def _either_case(env: Mapping[str, str], name: str) -> str | None:
     return env.get(name) or env.get(name.upper())
 
@@ -220,6 +230,10 @@ def _check_endpoint(name: str, url: str) -> None:
         raise BadSetting("{name} cannot be {url!r}.", hint="Write it like https://host or http://host:port.", name=name, url=url)
 
 
+_FOREIGN_NAMES = (
+    "OLLAMA_MODELS HF_HOME HF_HUB_CACHE HUGGINGFACE_HUB_CACHE MODELSCOPE_CACHE "
+    "XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME APPDATA LOCALAPPDATA"
+).split()
 _PIP_NAMES = frozenset(
     "HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE "
     "XDG_CONFIG_HOME XDG_CONFIG_DIRS NETRC PYTHONUSERBASE USER LOGNAME USERNAME".split()

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from zhibei import errors
 from zhibei.errors import SourceError, ZhibeiError
-from zhibei.events import Inspected, Notice, Progress, Pulled, PullEvent
+from zhibei.events import Checked, CheckEvent, Inspected, Notice, Progress, Pulled, PullEvent
 
 T = TypeVar("T")
 
@@ -24,7 +24,13 @@ NATIVE_PREFIX = "/zhibei/v1"
 ERROR_DETAIL_HEADER = "x-zhibei-error-detail"
 ERROR_DETAIL_KEY = "zhibei"
 
-_PULL_EVENTS: dict[str, type[PullEvent]] = {"inspected": Inspected, "progress": Progress, "notice": Notice, "pulled": Pulled}
+_PULL_EVENTS: dict[str, type[PullEvent | CheckEvent]] = {
+    "inspected": Inspected,
+    "progress": Progress,
+    "notice": Notice,
+    "pulled": Pulled,
+    "checked": Checked,
+}
 _PULL_NAMES = {cls: name for name, cls in _PULL_EVENTS.items()}
 _ERRORS: dict[str, type[ZhibeiError]] = {
     name: cls for name, cls in vars(errors).items() if isinstance(cls, type) and issubclass(cls, ZhibeiError)
@@ -59,12 +65,12 @@ def decode(kind: type[T], data: Any) -> T:
     return value
 
 
-def encode_pull_event(event: PullEvent) -> dict[str, Any]:
-    """One line of a pull: the event's fields, and its kind under ``event``."""
+def encode_pull_event(event: PullEvent | CheckEvent) -> dict[str, Any]:
+    """One line of a pull or check: the event's fields, and its kind under ``event``."""
     return {"event": _PULL_NAMES[type(event)], **encode(event)}
 
 
-def decode_pull_event(data: Any) -> PullEvent:
+def decode_pull_event(data: Any) -> PullEvent | CheckEvent:
     """The event that ``encode_pull_event`` wrote.
 
     Raises:

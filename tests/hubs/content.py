@@ -55,12 +55,16 @@ class Blob:
         return digest.hexdigest()
 
 
+def as_blob(content: bytes | Path | Blob) -> Blob:
+    return content if isinstance(content, Blob) else Blob(content)
+
+
 @dataclass(frozen=True)
 class Repository:
     """A model repository. ``gated`` is what Hugging Face says there: False, "auto" or "manual"."""
 
     id: str
-    revisions: Mapping[str, Mapping[str, bytes | Path]]
+    revisions: Mapping[str, Mapping[str, bytes | Path | Blob]]
     licence: str | None = "apache-2.0"
     tags: tuple[str, ...] = ("gguf",)
     downloads: int = 0
@@ -81,7 +85,7 @@ class Repository:
     @cached_property
     def _blobs(self) -> dict[str, dict[str, Blob]]:
         return {
-            revision: {path: Blob(content) for path, content in sorted(files.items())}
+            revision: {path: as_blob(content) for path, content in sorted(files.items())}
             for revision, files in self.revisions.items()
         }
 
@@ -121,7 +125,7 @@ class Layer:
     """A part of an Ollama image; ``kind`` ends its media type: model, template, params, system, adapter, …"""
 
     kind: str
-    content: bytes | Path
+    content: bytes | Path | Blob
 
     @property
     def media_type(self) -> str:
@@ -129,7 +133,7 @@ class Layer:
 
     @cached_property
     def blob(self) -> Blob:
-        return Blob(self.content)
+        return as_blob(self.content)
 
 
 @dataclass(frozen=True)
@@ -175,14 +179,15 @@ def read_root(root: Path) -> Content:
     """The repositories that lie as ``owner/name/…`` below a directory."""
     found = {}
     for directory in sorted(path for path in root.glob("*/*") if path.is_dir()):
-        files = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
+        paths = [path for path in sorted(directory.rglob("*")) if path.is_file()]
+        files = {path.relative_to(directory).as_posix(): Blob(path) for path in paths}
         found[directory.relative_to(root).as_posix()] = files
     repositories = [Repository(name, {"main": files}) for name, files in found.items()]
     images = [
-        Image(name, path.name.removesuffix(".gguf").lower(), (Layer("model", path),))
+        Image(name, path.rpartition("/")[2].removesuffix(".gguf").lower(), (Layer("model", blob),))
         for name, files in found.items()
-        for path in files.values()
-        if path.suffix == ".gguf"
+        for path, blob in files.items()
+        if path.endswith(".gguf")
     ]
     return Content(tuple(repositories), tuple(images))
 

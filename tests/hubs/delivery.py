@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from aiohttp import web
 
@@ -31,15 +33,15 @@ async def send(
     announced = size if delivery.announced is None else delivery.announced
     if announced >= 0:
         response.content_length = announced
-    is_head = request.method == "HEAD"
-    await response.prepare(request)
-    if is_head or not (size or delivery.surplus):
-        await response.write_eof()
-    elif isinstance(answer.blob.content, Path) and delivery == _HONEST:
-        await _send_file(request, answer.blob.content, answer.first, size, count)
-        await response.write_eof()
-    else:
-        await _send_pieces(request, response, answer, hold, count)
+    with contextlib.suppress(ConnectionError):
+        await response.prepare(request)
+        if request.method == "HEAD" or not (size or delivery.surplus):
+            await response.write_eof()
+        elif isinstance(answer.blob.content, Path) and delivery == _HONEST:
+            await _send_file(request, answer.blob.content, answer.first, size, count)
+            await response.write_eof()
+        else:
+            await _send_pieces(request, response, answer, hold, count)
     return response
 
 
@@ -93,7 +95,7 @@ async def _write(request: web.BaseRequest, response: web.StreamResponse, piece: 
     await asyncio.sleep(0)
 
 
-def _hang_up(request: web.BaseRequest) -> None:
+def _hang_up(request: web.BaseRequest) -> NoReturn:
     """Close once all that was written has gone, and leave."""
     if request.transport is not None:
         request.transport.close()

@@ -357,4 +357,4 @@ class Strikes:
         return answer, struck
 
     def refuses_connection(self) -> bool:
-        return any([strike.is_due() for strike in self.placed if strike.fault.is_connect])
+        return any(strike.is_due() for strike in self.placed if strike.fault.is_connect)

@@ -119,7 +119,7 @@ def _folder(path: str) -> dict[str, object]:
 
 
 def _folders(files: list[Listed], prefix: str, is_deep: bool) -> list[str]:
-    found = set()
+    found: set[str] = set()
     for file in files:
         parts = file.path[len(prefix) :].split("/")[:-1]
         found.update(prefix + "/".join(parts[:depth]) for depth in range(1, len(parts) + 1) if is_deep or depth == 1)

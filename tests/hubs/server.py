@@ -5,13 +5,15 @@
         ... hub.url ...
         assert hub.num_bytes_sent("Tiny-Q4_K_M.gguf") < 10_000
 
-All three protocols are spoken at once, at the same address. ``python -m hubs.server --root DIR --port N`` serves ``DIR/owner/name``.
+All three protocols are spoken at once, at the same address. ``python -m hubs.server --root DIR --port N`` serves
+the repositories that lie as ``DIR/owner/name``.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -74,7 +76,7 @@ class Hub:
         self.log: list[Entry] = []
         self.strikes = Strikes()
         self._released = asyncio.Event()
-        self._servers: list[tuple[asyncio.Server, web.Server[web.BaseRequest]]] = []
+        self._servers: list[tuple[asyncio.Server, web.Server]] = []
 
     async def __aenter__(self) -> Hub:
         await self._listen("hub", self.port)
@@ -125,15 +127,13 @@ class Hub:
         return f"http://{self.host}:{self._servers[index][0].sockets[0].getsockname()[1]}"
 
     async def _listen(self, origin: str, port: int) -> None:
-        server: web.Server[web.BaseRequest] = web.Server(
-            partial(self._handle, origin), handler_cancellation=True, access_log=None
-        )
+        server: web.Server = web.Server(partial(self._handle, origin), handler_cancellation=True, access_log=None)
         listening = await asyncio.get_running_loop().create_server(
             partial(self._accept, origin, server), self.host, port, family=socket.AF_INET
         )
         self._servers.append((listening, server))
 
-    def _accept(self, origin: str, server: web.Server[web.BaseRequest]) -> asyncio.BaseProtocol:
+    def _accept(self, origin: str, server: web.Server) -> asyncio.BaseProtocol:
         if origin == "hub" and self.strikes.refuses_connection():
             return _Refusing()
         return server()
@@ -211,10 +211,8 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(options.root, options.port))
-    except KeyboardInterrupt:
-        pass
 
 
 if __name__ == "__main__":

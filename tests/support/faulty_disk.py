@@ -85,6 +85,10 @@ class FaultyDisk(Disk):
         self._step("replace", source, target)
         super().replace(source, target)
 
+    def link(self, source: Path, target: Path) -> None:
+        self._step("link", source, target)
+        super().link(source, target)
+
     def rename_directory(self, source: Path, target: Path) -> None:
         self._step("rename_directory", source, target)
         super().rename_directory(source, target)

@@ -15,6 +15,7 @@ from zhibei.options import LoadOptions
 from zhibei.settings import Resolved, Settings, child_environment, locale_language, resolve, wants_color
 
 VALUES = {
+    "ZHIBEI_MODEL_FOLDERS": ("/models,/more", (Path("/models"), Path("/more"))),
     "HF_ENDPOINT": ("https://mirror.example", "https://mirror.example"),
     "ZHIBEI_HF_MIRRORS": ("https://a.example,https://b.example", ("https://a.example", "https://b.example")),
     "HF_TOKEN": ("hf_secret", "hf_secret"),

@@ -19,6 +19,7 @@ from zhibei.store.verbs import StoreVerbs
 
 if TYPE_CHECKING:
     from zhibei.service import Service
+    from zhibei.store.foreign.places import ForeignPlaces
 
 Answer = TypeVar("Answer")
 
@@ -50,7 +51,18 @@ class Connection:
         """Put one question to the store, here or at the server."""
         if self.server is not None:
             return ask_server(self.server, question)
-        return run_sync(question(StoreVerbs(Library(self._settings.home))))
+        return run_sync(question(local_store(self._settings)))
+
+
+def local_store(settings: Settings) -> StoreVerbs:
+    """The store on this disk, whether a server runs or not."""
+
+    def places() -> ForeignPlaces:
+        from zhibei.app import places
+
+        return places(settings)
+
+    return StoreVerbs(Library(settings.home, places=places))
 
 
 def connect(invocation: Invocation) -> Connection:

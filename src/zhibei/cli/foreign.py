@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zhibei.cli.connect import Connection
+from zhibei.cli.connect import local_store, run_sync
 from zhibei.cli.invocation import Invocation
 from zhibei.errors import ZhibeiError
 from zhibei.units import format_bytes
@@ -41,7 +41,7 @@ def complete_foreign(ctx: click.Context, param: click.Parameter, incomplete: str
 
     invocation: Invocation = ctx.find_root().obj
     try:
-        models = Connection(invocation.settings, None).ask(lambda service: service.foreign_models())
+        models = run_sync(local_store(invocation.settings).foreign_models())
     except (ZhibeiError, OSError):
         return []
     start = incomplete.casefold()

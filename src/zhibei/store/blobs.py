@@ -48,6 +48,10 @@ class BlobStore:
         """Where a blob lies. The only place that makes such a path."""
         return self._root / "sha256" / digest.hex[:2] / digest.hex
 
+    def chunks_path(self, digest: Digest) -> Path:
+        """Where the hashes of a blob's chunks lie, by which a blob that has gone bad is mended."""
+        return self.path(digest).with_name(f"{digest.hex}.chunks")
+
     def lock(self, key: str) -> FileLock:
         """The lock of a blob (its digest's hex) or of a download whose digest is not known yet (``PartIdentity.key``)."""
         return FileLock(self.home / "locks" / f"{Digest(key).hex}.lock")
@@ -112,6 +116,8 @@ class BlobStore:
                 if not self.has(digest, part.num_received_bytes):
                     raise
             self._disk.sync_directory(target.parent)
+            with contextlib.suppress(OSError):
+                self._disk.replace(part.directory / "journal", self.chunks_path(digest))
             part.discard()
         except OSError as error:
             raise self.error(error) from error
@@ -126,6 +132,8 @@ class BlobStore:
         path = self.path(digest)
         try:
             self._disk.remove(path)
+            with contextlib.suppress(FileNotFoundError):
+                self._disk.remove(self.chunks_path(digest))
             self._disk.sync_directory(path.parent)
         except FileNotFoundError:
             pass
@@ -134,6 +142,23 @@ class BlobStore:
         except OSError as error:
             raise self.error(error) from error
         return True
+
+    def take_apart(self, digest: Digest, origin: str, size_bytes: int) -> None:
+        """Turn a blob that has gone bad into a part, so that the next pull fetches what is wrong of it. The lock is held.
+
+        Raises:
+            StoreError: the disk does not allow it.
+        """
+        from zhibei.store.journal import PartIdentity
+        from zhibei.store.parts import adopt_part
+
+        identity = PartIdentity(origin, digest, size_bytes, None)
+        try:
+            adopt_part(self.parts_root, identity, self._disk, self.path(digest), self.chunks_path(digest))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self.error(error) from error
 
     def orphans(self, referenced: Collection[Digest], *, grace_s: float = GRACE_S) -> Iterator[Orphan]:
         """Blobs that nothing refers to. Those younger than ``grace_s`` are left out: their manifest may be on its way."""

@@ -85,6 +85,10 @@ class Disk:
         """Rename in one step, over what is there."""
         source.replace(target)
 
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name."""
+        target.hardlink_to(source)
+
     def rename_directory(self, source: Path, target: Path) -> None:
         """Rename a directory in one step; fails if ``target`` holds anything."""
         source.rename(target)

@@ -7,7 +7,6 @@ whole gets faster by it and given up again where it does not; at the end, idle o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -139,6 +138,7 @@ class Download:
     def _collect(self) -> None:
         """Look after the connections that ended. One failure among several lowers their number; the last one's counts."""
         for task in [task for task in self._active if task.done()]:
+            self._has_news.set()
             span = self._active.pop(task)
             error = task.exception()
             if error is None:
@@ -200,8 +200,7 @@ class Download:
                 continue
             if self._is_complete():
                 return
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._has_news.wait(), _PROGRESS_S)
+            await self._has_news.wait()
 
     def _is_complete(self) -> bool:
         hashed = self._part.hashed_bytes

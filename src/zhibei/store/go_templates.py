@@ -39,7 +39,7 @@ class ChatFormat:
     @property
     def jinja(self) -> str:
         """The format as a Jinja template."""
-        content = "message.content | trim" if self.trims else "message.content"
+        content = "(message.content or '')" + (" | trim" if self.trims else "")  # a turn that only calls a tool has none
         user = f"{_quoted(self.user[0])} + held.system + {content} + {_quoted(self.user[1])}"
         system = f"{_quoted(self.system[0])} + {content} + {_quoted(self.system[1])}"
         said = f"{{% set held.system = held.system + {system} %}}" if self.joins_system else f"{{{{ {system} }}}}"

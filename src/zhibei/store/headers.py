@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Future
 
-from zhibei.formats.gguf import read_header
+from zhibei.formats.gguf import describe, parse
 from zhibei.models import ModelInfo
 from zhibei.store.sources.base import RemoteFile, Source
 from zhibei.store.threads import in_thread_until
 
 
-async def read_remote_header(source: Source, file: RemoteFile) -> ModelInfo | None:
-    """What a remote file's header says; None where its source cannot read parts of it.
+async def read_remote_header(source: Source, *files: RemoteFile) -> ModelInfo | None:
+    """What the header of a remote file says, or those of all shards of one; None where its source cannot read parts of them.
 
     Raises:
         ModelFileError: it is damaged, hostile or no model.
         SourceError: the source failed.
         StartOver: the file has changed.
     """
-    if file.size_bytes is None or await source.read(file, 0, 1) is None:
-        return None
-    reader = _RangeReader(asyncio.get_running_loop(), source, file)
-    return await in_thread_until(reader.stop, read_header, reader, size_bytes=file.size_bytes)
+    headers = []
+    for file in files:
+        if file.size_bytes is None or await source.read(file, 0, 1) is None:
+            return None
+        reader = _RangeReader(asyncio.get_running_loop(), source, file)
+        headers.append(await in_thread_until(reader.stop, parse, reader, file.size_bytes))
+    return describe(headers)
 
 
 class _RangeReader:

@@ -22,9 +22,10 @@ from zhibei.store.fetch import MAX_SMALL_BYTES, Answer, Fetcher, FetchOptions
 from zhibei.store.http_files import HttpFile
 from zhibei.store.sources.base import Hub, RemoteFile, StartOver
 
-_HASTY_RETRIES = 1
+_HASTY_CONNECT_S = 8.0
 _MAX_BLOB_BYTES = 32 * 1024 * 1024
 _MAX_NUM_VALUES = 1_000_000
+_MAX_REFUSAL_BYTES = 64 * 1024
 _SMALL_ROLES = ("config", "licence")
 _TOKEN = re.compile(r"[\x21-\x2b\x2d-\x3a\x3c-\x7e]{1,4096}", re.ASCII)
 _REFUSALS = frozenset((400, 401, 403, 404, 410, 422, 451))
@@ -65,8 +66,8 @@ class HubAnswer:
         return found
 
 
-Explain = Callable[[HubAnswer, RemoteFile], ZhibeiError]
-"""Makes an error of an answer that refuses a file."""
+Explain = Callable[[HubAnswer, RemoteFile], ZhibeiError | StartOver]
+"""Makes an error of an answer that refuses a file; StartOver where the version that was listed is gone."""
 
 
 class HubSession:
@@ -85,6 +86,7 @@ class HubSession:
         explain: Explain,
     ) -> None:
         self._options = options
+        self._hasty = _hurried(options)
         self._endpoints = (hub.endpoint.rstrip("/"), *(mirror.rstrip("/") for mirror in hub.mirrors))
         self._credentials = dict(credentials)
         self._url_of = url_of
@@ -134,7 +136,7 @@ class HubSession:
             return (await self._small(file))[offset : offset + length]
         if file.name not in self._ranges:
             await self.prepare(file)
-        if not self._ranges[file.name]:
+        if not self._ranges.get(file.name):
             return None
         return await self._told(file, lambda remote: remote.read(file, offset, length))
 
@@ -210,7 +212,7 @@ class HubSession:
     async def _small(self, file: RemoteFile) -> bytes:
         """A whole small file, checked against the name that git gives its content."""
         assert file.size_bytes is not None and file.validator is not None
-        answer = await self.ask(self._url_of(file), limit_bytes=file.size_bytes)
+        answer = await self.ask(self._url_of(file), limit_bytes=file.size_bytes + _MAX_REFUSAL_BYTES)
         if not answer.is_good:
             raise self._explain(answer, file)
         if blob_id(answer.body) != file.validator.removeprefix("git:"):
@@ -236,7 +238,7 @@ class HubSession:
             except ModelNotFound as error:
                 raise await self._explained(place, file, error) from error
 
-    async def _explained(self, place: int, file: RemoteFile, error: ZhibeiError) -> ZhibeiError:
+    async def _explained(self, place: int, file: RemoteFile, error: ZhibeiError) -> Exception:
         """What the hub says of its refusal, asked for once more; the failure itself where it is none."""
         if error.values.get("status") not in _REFUSALS:
             return error
@@ -255,12 +257,8 @@ class HubSession:
         """The fetcher of an endpoint; a hasty one gives up early, because there is another endpoint to try."""
         key = (position, is_hasty)
         if key not in self._fetchers:
-            retries = self._options.retries
-            if is_hasty:
-                retries = replace(
-                    retries, attempts=min(retries.attempts, _HASTY_RETRIES), connect_attempts=min(retries.connect_attempts, 1)
-                )
-            fetcher = Fetcher(self._endpoints[position], replace(self._options, retries=retries))
+            options = self._hasty if is_hasty else self._options
+            fetcher = Fetcher(self._endpoints[position], options)
             self._fetchers[key] = await self._open.enter_async_context(fetcher)
         return self._fetchers[key]
 
@@ -295,6 +293,16 @@ def senseless(host: str) -> SourceError:
         "{host} gave an answer that is not a hub's.",
         hint="Check the endpoint's address, and that no login page of the network is in between.",
         host=host,
+    )
+
+
+def _hurried(options: FetchOptions) -> FetchOptions:
+    """For an endpoint with another one after it: a network that swallows connections is not waited for long."""
+    retries, timers = options.retries, options.timers
+    return replace(
+        options,
+        retries=replace(retries, attempts=min(retries.attempts, 1), connect_attempts=min(retries.connect_attempts, 1)),
+        timers=replace(timers, connect_s=min(timers.connect_s, _HASTY_CONNECT_S)),
     )
 
 

@@ -6,37 +6,32 @@ Importing this imports nothing heavy: what a pull needs is imported when one beg
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Collection
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from zhibei.errors import BadRequest, ModelBroken, ModelNotFound
-from zhibei.models import StoredFile, StoredModel
+from zhibei.models import Leftover, StoredFile, StoredModel
 from zhibei.refs import ModelName, ModelRef
 from zhibei.store.blobs import GRACE_S, BlobStore
 from zhibei.store.catalog import Catalog
 from zhibei.store.digests import Digest
 from zhibei.store.disk import Disk
 from zhibei.store.manifests import Manifest, ManifestFile, ManifestStore
+from zhibei.store.views import Views, needs_view
 
 if TYPE_CHECKING:
-    from zhibei.events import PullEvent
+    from zhibei.events import CheckEvent, PullEvent
+    from zhibei.store.foreign import ForeignModel, ForeignPlaces
     from zhibei.store.options import PullOptions
+    from zhibei.store.parts import FoundPart
+    from zhibei.store.pull import Pull
     from zhibei.store.rate_limit import RateLimit
+    from zhibei.store.sources.base import RemoteModel
 
 _LOCK_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Leftover:
-    """Something in the store that belongs to no model: a blob, or a download that was cut off (``origin``: of what)."""
-
-    kind: Literal["blob", "part"]
-    path: Path
-    size_bytes: int
-    origin: str | None = None
 
 
 class Library:
@@ -46,16 +41,25 @@ class Library:
         home: the directory; made by the first pull.
         disk: the file system operations, for tests.
         catalog: the short names.
-        options: how pulls fetch, for tests.
+        options: how pulls fetch.
+        places: where other programs keep their models.
     """
 
     def __init__(
-        self, home: Path, *, disk: Disk | None = None, catalog: Catalog | None = None, options: PullOptions | None = None
+        self,
+        home: Path,
+        *,
+        disk: Disk | None = None,
+        catalog: Catalog | None = None,
+        options: PullOptions | None = None,
+        places: Callable[[], ForeignPlaces] | None = None,
     ) -> None:
         self.home = home.absolute()
         self._disk = disk or Disk()
         self._blobs = BlobStore(self.home, self._disk)
         self._manifests = ManifestStore(self.home, self._disk)
+        self._views = Views(self.home, self._blobs, self._disk)
+        self._places = places
         self._catalog = catalog or Catalog()
         self._options = options
         self._limit: RateLimit | None = None
@@ -71,7 +75,10 @@ class Library:
             ModelNotFound: it is not here.
             ModelBroken: it is here and cannot be used.
         """
-        model = self._show(self._find(name))
+        manifest = self._find(name)
+        if needs_view(manifest) and all(self._blobs.has(digest) for digest in manifest.digests):
+            self._views.ensure(manifest)
+        model = self._show(manifest)
         if model.problem is not None:
             raise ModelBroken(
                 "The model {name} cannot be used: {problem}.",
@@ -80,6 +87,14 @@ class Library:
                 problem=model.problem,
             )
         return model
+
+    def look(self, name: ModelName) -> StoredModel:
+        """As ``get``, but a broken one too, with its ``problem``.
+
+        Raises:
+            ModelNotFound: it is not here.
+        """
+        return self._show(self._find(name))
 
     def resolve(self, ref_text: str) -> StoredModel:
         """A model by name, or a GGUF file by its path, which is then used where it lies.
@@ -114,15 +129,72 @@ class Library:
             DigestMismatch: what came is not what was promised; it is thrown away.
         """
         from zhibei.store.handover import hand_over
-        from zhibei.store.options import PullOptions
-        from zhibei.store.pull import Pull, StoreAccess
-        from zhibei.store.rate_limit import RateLimit
 
-        options = self._options or PullOptions()
-        self._limit = self._limit or RateLimit(options.fetch.max_bytes_per_s)
-        access = StoreAccess(self.home, self._blobs, self._manifests, self._catalog, self._show, self._tidy, self._limit)
-        work = Pull(access, options, copy=copy).run(ref, name)
-        return hand_over(work)
+        return hand_over(self._new_pull(copy=copy).run(ref, name))
+
+    def foreign(self) -> tuple[ForeignModel, ...]:
+        """The models that other programs keep on this disk, sorted by name; unusable ones have ``problem`` set."""
+        from zhibei.store.foreign import find_foreign
+
+        return find_foreign(self._places()) if self._places is not None else ()
+
+    def use(self, reference: str, *, name: str | None = None) -> StoredModel:
+        """Record a model that lies elsewhere on this disk, without copying it: by its name in ``foreign``, or by its path.
+
+        Raises:
+            BadReference, ModelNotFound: there is no such model.
+            BadRequest: the name is taken by a model from elsewhere.
+            Unsupported, ModelFileError, SourceError: it cannot be used.
+        """
+        from zhibei.store.foreign import defaults_of
+        from zhibei.store.recording import check_free, manifest_in_place, named
+
+        remote, found = self._elsewhere(reference)
+        target = named(remote, ModelName.parse(name) if name is not None else None)
+        old = self._manifests.read(target)
+        check_free(old, remote, self._show)
+        manifest = manifest_in_place(target, remote)
+        if found is not None:
+            has_template = manifest.info is not None and manifest.info.chat_template is not None
+            manifest = replace(manifest, defaults=defaults_of(found, has_template=has_template))
+        self._manifests.write(manifest)
+        if old is not None:
+            self._tidy(old.digests)
+        return self._show(manifest)
+
+    def verify(self, names: Sequence[ModelName] = ()) -> AsyncGenerator[CheckEvent, None]:
+        """Read models again, all if none is named, and compare them with their digests: Progress …, Checked for each.
+
+        Raises:
+            ModelNotFound: one is not here; nothing was read then.
+        """
+        from zhibei.store.handover import hand_over
+
+        return hand_over(self._verify([self._find(name) for name in names] or self._manifests.read_all()))
+
+    def repair(self, name: ModelName) -> AsyncGenerator[PullEvent | CheckEvent, None]:
+        """Read a model again and fetch what is wrong of it: Progress …, Checked, and then as ``pull``.
+
+        Raises:
+            ModelNotFound: it is not here.
+            ModelBroken: its manifest cannot be read, so that nothing is known of where it came from.
+            And as ``pull`` does.
+        """
+        from zhibei.store.handover import hand_over
+
+        return hand_over(self._repair(self._find(name)))
+
+    def update(self, name: ModelName) -> AsyncGenerator[PullEvent, None]:
+        """Ask a model's source whether it has a newer version, and fetch that: as ``pull``.
+
+        Raises:
+            ModelNotFound, ModelBroken: it is not here, or nothing is known of where it came from.
+            And as ``pull`` does.
+        """
+        from zhibei.store.handover import hand_over
+
+        manifest = self._find(name)
+        return hand_over(self._new_pull(may_replace=True).run(self._source_of(manifest), str(manifest.name)))
 
     def pullable(self, name: ModelName) -> bool:
         """Whether the catalogue knows where to get it."""
@@ -161,20 +233,93 @@ class Library:
             self.get(source)
             self._manifests.write(replace(manifest, name=target, added_at=datetime.now(timezone.utc)))
 
+    async def _verify(self, manifests: Iterable[Manifest]) -> AsyncGenerator[CheckEvent, None]:
+        from zhibei.store.checking import check
+
+        for manifest in manifests:
+            async with contextlib.aclosing(check(manifest, self._blobs, self._show(manifest).problem)) as events:
+                async for event in events:
+                    yield event
+
+    async def _repair(self, manifest: Manifest) -> AsyncGenerator[PullEvent | CheckEvent, None]:
+        from zhibei.events import Checked
+        from zhibei.store.checking import take_apart
+        from zhibei.store.threads import in_thread
+
+        source = self._source_of(manifest)
+        bad: tuple[str, ...] = ()
+        async with contextlib.aclosing(self._verify((manifest,))) as events:
+            async for event in events:
+                if isinstance(event, Checked):
+                    bad = event.bad_files
+                yield event
+        await in_thread(take_apart, manifest, bad, self._blobs)
+        async with contextlib.aclosing(self._new_pull(may_replace=True).run(source, str(manifest.name))) as pulled:
+            async for step in pulled:
+                yield step
+
+    def _source_of(self, manifest: Manifest) -> ModelRef:
+        if not manifest.source:
+            raise ModelBroken(
+                "The model {name} cannot be used: {problem}.",
+                hint="Pull it again, or remove it: zhibei rm {name}",
+                name=str(manifest.name),
+                problem=manifest.problem,
+            )
+        return ModelRef.parse(manifest.source)
+
+    def _new_pull(self, *, copy: bool = False, may_replace: bool = False) -> Pull:
+        from zhibei.store.options import PullOptions
+        from zhibei.store.pull import Pull, StoreAccess
+        from zhibei.store.rate_limit import RateLimit
+
+        options = self._options or PullOptions()
+        self._limit = self._limit or RateLimit(options.fetch.max_bytes_per_s)
+        access = StoreAccess(
+            self.home, self._blobs, self._manifests, self._views, self._catalog, self._show, self._tidy, self._limit
+        )
+        return Pull(access, options, copy=copy, may_replace=may_replace)
+
+    def _elsewhere(self, reference: str) -> tuple[RemoteModel, ForeignModel | None]:
+        """A model outside the store, and what is known of it where another program keeps it."""
+        from zhibei.store.foreign import find_named, remote_of
+        from zhibei.store.sources.file import resolve_path
+
+        found = find_named(self.foreign(), reference)
+        if found is not None:
+            return remote_of(found), found
+        ref = ModelRef.parse(reference)
+        if ref.source != "file":
+            raise ModelNotFound(
+                "No other program here has a model {name}.", hint="zhibei list --all shows what there is.", name=reference
+            )
+        return resolve_path(ref.location), None
+
     def leftovers(self, *, grace_s: float = GRACE_S) -> tuple[Leftover, ...]:
-        """Blobs that no model uses (and older than ``grace_s``), and downloads that were cut off."""
-        parts = [Leftover("part", part.path, part.size_bytes, part.origin) for part in self._blobs.parts() if not part.is_active]
-        orphans = self._blobs.orphans(self._referenced(), grace_s=grace_s)
-        return (*parts, *(Leftover("blob", orphan.path, orphan.size_bytes) for orphan in orphans))
+        """What ``prune`` would remove: blobs that no model uses (and older than ``grace_s``), downloads that were cut off,
+        views of models that are gone.
+        """
+        manifests = self._manifests.read_all()
+        orphans = self._blobs.orphans(_referenced(manifests), grace_s=grace_s)
+        return (
+            *(_part(part) for part in self._blobs.parts() if not part.is_active),
+            *(Leftover("blob", orphan.path, orphan.size_bytes) for orphan in orphans),
+            *(Leftover("view", path, 0) for path in self._views.stale(manifests)),
+        )
+
+    def partials(self) -> tuple[Leftover, ...]:
+        """Downloads that were cut off, or are under way."""
+        return tuple(map(_part, self._blobs.parts()))
 
     def prune(self, *, grace_s: float = GRACE_S) -> tuple[Leftover, ...]:
         """Remove the leftovers that nobody is working on; returns what was removed."""
-        removed = [
-            Leftover("part", part.path, part.size_bytes, part.origin) for part in self._blobs.parts() if self._blobs.drop(part)
-        ]
-        for orphan in list(self._blobs.orphans(self._referenced(), grace_s=grace_s)):
+        manifests = self._manifests.read_all()
+        removed = [_part(part) for part in self._blobs.parts() if self._blobs.drop(part)]
+        for orphan in list(self._blobs.orphans(_referenced(manifests), grace_s=grace_s)):
             if self._remove_unused(orphan.digest):
                 removed.append(Leftover("blob", orphan.path, orphan.size_bytes))
+        removed += [Leftover("view", path, 0) for path in self._views.stale(manifests)]
+        self._views.tidy(manifests)
         return tuple(removed)
 
     def _find(self, name: ModelName) -> Manifest:
@@ -194,8 +339,9 @@ class Library:
     def _show(self, manifest: Manifest) -> StoredModel:
         problem = manifest.problem
         files = []
+        has_view = needs_view(manifest)
         for file in manifest.files:
-            path = file.path if file.path is not None else self._blobs.path(file.digest) if file.digest else self.home
+            path = file.path or self._blob_path(manifest, file, has_view=has_view)
             files.append(StoredFile(file.role, path, file.size_bytes, str(file.digest) if file.digest else None))
             problem = problem or _problem_of(file, path)
         return StoredModel(
@@ -210,12 +356,14 @@ class Library:
             defaults=manifest.defaults,
         )
 
-    def _referenced(self) -> frozenset[Digest]:
-        return frozenset(digest for manifest in self._manifests.read_all() for digest in manifest.digests)
+    def _blob_path(self, manifest: Manifest, file: ManifestFile, *, has_view: bool) -> Path:
+        assert file.digest is not None
+        return self._views.path(manifest, file) if has_view else self._blobs.path(file.digest)
 
     def _tidy(self, digests: Collection[Digest]) -> None:
         for digest in digests:
             self._remove_unused(digest)
+        self._views.tidy(self._manifests.read_all())
 
     def _remove_unused(self, digest: Digest) -> bool:
         """Remove a blob that no manifest refers to. One that a pull holds is left to it, or to ``prune``."""
@@ -225,7 +373,15 @@ class Library:
                     return False
             except OSError:
                 return False
-            return digest not in self._referenced() and self._blobs.remove(digest)
+            return digest not in _referenced(self._manifests.read_all()) and self._blobs.remove(digest)
+
+
+def _referenced(manifests: Iterable[Manifest]) -> frozenset[Digest]:
+    return frozenset(digest for manifest in manifests for digest in manifest.digests)
+
+
+def _part(part: FoundPart) -> Leftover:
+    return Leftover("part", part.path, part.size_bytes, part.origin, part.total_bytes, part.is_active)
 
 
 def _problem_of(file: ManifestFile, path: Path) -> str | None:

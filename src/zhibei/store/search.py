@@ -258,18 +258,24 @@ def catalogue_hit(entry: CatalogEntry) -> SearchHit:
 def merge(
     hits: Iterable[SearchHit], known: Iterable[SearchHit], from_hubs: Iterable[SearchHit]
 ) -> tuple[tuple[SearchHit, ...], tuple[SearchHit, ...]]:
-    """The catalogue's hits and the hubs' others. What the catalogue has is shown once, by its name there, with its downloads."""
+    """The catalogue's hits and the hubs' others, each repository once.
+
+    What the catalogue has under a name of its own is shown by that, with the downloads that a hub counts.
+    """
     rows = {hit.ref: hit for hit in hits}
     owners = {source.lower(): hit for hit in known for source in hit.sources}
     others: dict[str, SearchHit] = {}
     for hit in from_hubs:
         owner = owners.get(hit.ref.lower())
-        if owner is None:
-            others.setdefault(hit.ref.lower(), hit)
+        if owner is not None:
+            row = rows.get(owner.ref, owner)
+            counts = [count for count in (row.num_downloads, hit.num_downloads) if count is not None]
+            rows[owner.ref] = replace(row, num_downloads=max(counts, default=None))
             continue
-        row = rows.get(owner.ref, owner)
-        counts = [count for count in (row.num_downloads, hit.num_downloads) if count is not None]
-        rows[owner.ref] = replace(row, num_downloads=max(counts, default=None))
+        repository = hit.ref.partition(":")[2].lower()
+        first = others.setdefault(repository, hit)
+        if hit.ref not in first.sources:
+            others[repository] = replace(first, sources=(*first.sources, hit.ref))
     return tuple(rows.values()), tuple(others.values())
 
 

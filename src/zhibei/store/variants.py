@@ -15,7 +15,7 @@ from zhibei.formats.gguf import shard_names
 from zhibei.store.sources.base import Variant
 
 _QUANT = re.compile(
-    r"(?:^|[-._ ])((?:ud-|i1-)?(?:i?q\d(?:_[a-z0-9]+)*|tq\d_\d(?:_[a-z0-9]+)*|mxfp4(?:_moe)?|nvfp4|bf16|f16|f32|fp16|fp32))"
+    r"(?:^|[-._ ])(?:i1-)?((?:ud-)?(?:i?q\d(?:_[a-z0-9]+)*|tq\d_\d(?:_[a-z0-9]+)*|mxfp4(?:_moe)?|nvfp4|bf16|f16|f32|fp16|fp32))"
     r"(?:[-._]imat(?:rix)?)?$",
     re.ASCII | re.IGNORECASE,
 )
@@ -84,12 +84,12 @@ def sort_files(sizes: Mapping[str, int | None]) -> GgufFiles:
 
 def find_variant(variants: Iterable[GgufSet], text: str) -> GgufSet | None:
     """The variant of a label, whatever the case; ``Q4_K_XL`` finds ``UD-Q4_K_XL`` where that is the only one of the kind."""
-    wanted = text.casefold()
+    wanted = text.casefold().removeprefix("i1-")
     known = tuple(variants)
     for found in known:
         if found.label.casefold() == wanted:
             return found
-    nearly = [found for found in known if found.label.casefold() in (f"ud-{wanted}", f"i1-{wanted}")]
+    nearly = [found for found in known if found.label.casefold() == f"ud-{wanted}"]
     return nearly[0] if len(nearly) == 1 else None
 
 
@@ -186,11 +186,8 @@ def _describe(name: str) -> tuple[str | None, str]:
 
 
 def _written(quant: str | None) -> str | None:
-    """``q4_k_m`` → ``Q4_K_M``; ``i1-Q4_K_M`` keeps its mark."""
-    if quant is None:
-        return None
-    upper = quant.upper()
-    return "i1-" + upper[3:] if upper.startswith("I1-") else upper
+    """``q4_k_m`` → ``Q4_K_M``."""
+    return None if quant is None else quant.upper()
 
 
 def _stem(name: str) -> str:

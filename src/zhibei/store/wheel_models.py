@@ -24,7 +24,7 @@ _NUMBERED = re.compile(
     r"(?P<stem>.+\.gguf)\.(?:part[-_.]?)?(?P<number>[0-9]{1,5})(?:[-_]?of[-_]?(?P<count>[0-9]{1,5}))?", re.IGNORECASE
 )
 _PARTS = re.compile(
-    r"(?:(?P<stem>[^/]+?)[-_.])?(?:part|chunk)[-_.]?(?P<number>[0-9]{1,5})(?:[-_]?of[-_]?(?P<count>[0-9]{1,5}))?(?:\.(?:bin|part|dat))?",
+    r"(?:(?P<stem>[^/]+?)[-_])?(?:part|chunk)[-_.]?(?P<number>[0-9]{1,5})(?:[-_]?of[-_]?(?P<count>[0-9]{1,5}))?(?:\.(?:bin|part|dat))?",
     re.IGNORECASE,
 )
 _PART_PACKAGE = re.compile(r"(?P<stem>.+?)-(?:part|chunk|shard)-?(?P<number>[0-9]{1,5})", re.ASCII)

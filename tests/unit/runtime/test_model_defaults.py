@@ -111,5 +111,7 @@ async def test_loads_that_come_to_the_same_share_an_engine() -> None:
 
 async def test_with_nothing_to_fill_in_the_engine_is_handed_out_itself() -> None:
     async with pool(replace(SETTINGS, sampling=Sampling()), None) as (made, _):
-        async with made.lease("a") as first, made.lease("a") as second:
+        async with made.lease("a") as first:
+            pass
+        async with made.lease("a") as second:
             assert first is second

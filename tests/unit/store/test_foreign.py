@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import stat
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -246,14 +246,24 @@ class TestOllama:
             "large": UNREADABLE,
         }
 
-    @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="permissions do not bind here")
-    def test_a_store_of_another_user_is_passed_over(self, store: Ollama, disk: Path) -> None:
+    @pytest.mark.parametrize("what", ["manifests", "blobs"])
+    def test_a_store_of_another_user(self, store: Ollama, disk: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+        """As the system refuses it; permissions would not bind an administrator who runs the tests."""
         store.add(store.layer("model", CONTENT))
-        (store.root / "manifests").chmod(0)
-        try:
-            assert find_foreign(store.places) == ()
-        finally:
-            (store.root / "manifests").chmod(0o755)
+        forbidden = str(store.root / what)
+
+        def refusing(function: Callable[..., Any]) -> Callable[..., Any]:
+            def refuse(path: Any, *args: Any, **kwargs: Any) -> Any:
+                if os.fspath(path).startswith(forbidden):
+                    raise PermissionError(13, "Permission denied", os.fspath(path))
+                return function(path, *args, **kwargs)
+
+            return refuse
+
+        for owner, name in ((os, "scandir"), (os, "open"), (Path, "stat")):
+            monkeypatch.setattr(owner, name, refusing(getattr(owner, name)))
+        models = find_foreign(store.places)
+        assert [model.problem for model in models] == ([] if what == "manifests" else [MISSING])
 
 
 class TestLmStudio:
@@ -351,7 +361,10 @@ class TestLmStudio:
             ("config", "config.json"),
             ("config", "tokenizer.json"),
         ]
-        assert str(remote_of(plain).name) == "one:latest"
+        remote = remote_of(plain)
+        assert (str(remote.name), remote.source) == ("one:latest", f"file:{models / 'plain' / 'One'}")
+        assert [file.name for file in remote.files] == ["model.safetensors", "config.json", "tokenizer.json"]
+        assert remote.files[0].local_path == models / "plain" / "One" / "model.safetensors"
 
 
 class HfCache:

@@ -28,7 +28,7 @@ _HUBS = {"all": ("hf", "ms"), "catalogue": (), "hf": ("hf",), "ms": ("ms",)}
 # What a model takes beyond its weights: a tenth and more for buffers, and a context of moderate length.
 _OVERHEAD, _CONTEXT_BYTES = 1.15, 1 << 30
 _LICENCE_COLUMNS = 12
-_MARK = "*"
+_MARK, _UNMARKED = "* ", "  "
 
 
 @command(
@@ -106,6 +106,7 @@ def _judge() -> Judge | None:
 
 def _print(invocation: Invocation, hits: Sequence[SearchHit], here: Collection[str]) -> None:
     headings = [invocation.text(text) for text in (N_("NAME"), N_("SIZE"), N_("LICENCE"), N_("DOWNLOADS"), N_("FITS"))]
+    headings[0] = " " * len(_UNMARKED) + headings[0]
     rows = [_row(invocation, hit, here) for hit in hits]
     facts = table(headings[1:], [row[1:] for row in rows], right=(0, 2))
     room = max(columns(headings[0]), invocation.printer.width - max(map(columns, facts)) - len(GAP))
@@ -117,7 +118,7 @@ def _print(invocation: Invocation, hits: Sequence[SearchHit], here: Collection[s
             name = ""
         invocation.printer.data((pad(name, width) + GAP + line).rstrip())
     if any(row[0].startswith(_MARK) for row in rows):
-        invocation.note("Models with {mark} are on this machine.", mark=_MARK)
+        invocation.note("Models with {mark} are on this machine.", mark=_MARK.strip())
     wanted = next((hit for hit in hits if not _is_here(hit, here)), None)
     if wanted is None:
         invocation.note("Ask one: zhibei run {model}", model=hits[0].ref)
@@ -126,7 +127,7 @@ def _print(invocation: Invocation, hits: Sequence[SearchHit], here: Collection[s
 
 
 def _row(invocation: Invocation, hit: SearchHit, here: Collection[str]) -> list[str]:
-    mark = f"{_MARK} " if _is_here(hit, here) else "  "
+    mark = _MARK if _is_here(hit, here) else _UNMARKED
     fits = {"yes": invocation.text("yes"), "no": invocation.text("no")}.get(hit.fits or "", hit.fits or "-")
     return [
         mark + printable(hit.ref),

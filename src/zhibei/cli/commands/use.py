@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from zhibei.cli import documents
-from zhibei.cli.connect import Connection
+from zhibei.cli.connect import local_store, run_sync
 from zhibei.cli.foreign import complete_foreign
 from zhibei.cli.invocation import Invocation
 from zhibei.cli.kinds import Words
@@ -31,7 +31,7 @@ def COMMAND(invocation: Invocation, /, reference: str, name: str | None, as_json
     """Record the model in this machine's store, and say how to run it."""
     wanted = _absolute(reference)
     # A server may be another machine's, where these files are not.
-    stored = Connection(invocation.settings, None).ask(lambda service: service.use_model(wanted, name))
+    stored = run_sync(local_store(invocation.settings).use_model(wanted, name))
     if as_json:
         invocation.printer.json(documents.model_details(stored))
         return

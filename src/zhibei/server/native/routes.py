@@ -33,6 +33,7 @@ def router(app: App) -> APIRouter:
     routes = APIRouter(prefix=NATIVE_PREFIX, route_class=JsonRoute, tags=["Zhibei"])
     service = LocalService(app)
     _add_library(routes, app, service)
+    _add_upkeep(routes, app, service)
     _add_pool(routes, app, service)
     return routes
 
@@ -71,6 +72,35 @@ def _add_library(routes: APIRouter, app: App, service: LocalService) -> None:
         """Fetch or import a model. A client that leaves stops the pull; the same pull later goes on where it was."""
         _check_source(app, asked.ref)
         return EventStream(service.pull(asked.ref, name=asked.name, copy=asked.copy_file), PullLines())
+
+
+def _add_upkeep(routes: APIRouter, app: App, service: LocalService) -> None:
+    @routes.get("/leftovers", responses=_WHOLE)
+    async def leftovers(partial_only: bool = False) -> Response:
+        """What belongs to no model: blobs, and downloads that were cut off."""
+        return _json(body(await service.leftovers(partial_only=partial_only)))
+
+    @routes.post("/prune", responses=_WHOLE)
+    async def prune(asked: schema.EmptyBody) -> Response:
+        """Remove what belongs to no model."""
+        return _json(body(await service.prune()))
+
+    @routes.post("/verify", responses=_LINES)
+    async def verify(asked: schema.VerifyBody) -> Response:
+        """Read models again and compare them with their digests."""
+        return EventStream(service.verify(asked.names), PullLines())
+
+    @routes.post("/repair", responses=_LINES)
+    async def repair(asked: schema.NameBody) -> Response:
+        """Read a model again and fetch what is wrong of it."""
+        _check_source(app, (await service.show_any(asked.name)).source)
+        return EventStream(service.repair(asked.name), PullLines())
+
+    @routes.post("/update", responses=_LINES)
+    async def update(asked: schema.NameBody) -> Response:
+        """Fetch a model's newer version from where it came."""
+        _check_source(app, (await service.show_any(asked.name)).source)
+        return EventStream(service.update(asked.name), PullLines())
 
 
 def _add_pool(routes: APIRouter, app: App, service: LocalService) -> None:

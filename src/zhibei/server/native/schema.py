@@ -20,6 +20,22 @@ class PullBody(Extension):
     copy_file: bool = False
 
 
+class VerifyBody(Extension):
+    """``POST /zhibei/v1/verify``."""
+
+    names: Annotated[tuple[Name, ...], Field(max_length=10_000)] = ()
+
+
+class EmptyBody(Extension):
+    """``POST /zhibei/v1/prune``."""
+
+
+class NameBody(Extension):
+    """``POST /zhibei/v1/repair`` and ``/update``."""
+
+    name: Name
+
+
 class CopyBody(Extension):
     """``POST /zhibei/v1/models/copy``."""
 

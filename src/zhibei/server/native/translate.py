@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import orjson
 
-from zhibei.events import PullEvent
+from zhibei.events import CheckEvent, PullEvent
 from zhibei.wire import encode, encode_pull_event
 
 
 class PullLines:
-    """A pull's events, one JSON object a line."""
+    """The events of a pull or check, one JSON object a line."""
 
     media_type = b"application/x-ndjson"
 
-    def event(self, event: PullEvent) -> bytes:
+    def event(self, event: PullEvent | CheckEvent) -> bytes:
         """One event."""
         return orjson.dumps(encode_pull_event(event)) + b"\n"
 

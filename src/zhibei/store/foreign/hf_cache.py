@@ -44,11 +44,11 @@ def models_of_repository(look: Look, repository: Path, program: str, identifier:
 def named_packs(packs: dict[tuple[str, ...], Pack], program: str, identifier: list[str]) -> Iterator[ForeignModel]:
     """Models by quantisation where that tells them apart, else by file."""
     tags = [pack.tag for pack in packs.values()]
-    for where, pack in packs.items():
+    for (where, pack), tag in zip(packs.items(), tags, strict=True):
         name = spoken(*identifier)
         if pack.stem:
-            tag = pack.tag if pack.tag and tags.count(pack.tag) == 1 else spoken(*where).replace("/", "-").lower()
-            name = f"{name}:{tag}"
+            is_enough = tag is not None and tags.count(tag) == 1
+            name = f"{name}:{tag if is_enough else spoken(*where).replace('/', '-').lower()}"
         yield pack.named(program, name, identifier[-1])
 
 

@@ -161,7 +161,7 @@ def _is_dangling(path: Path) -> bool:
         return False
 
 
-def _projector(directory: Path, names: Sequence[str]) -> ForeignFile | None:
+def _projector(directory: Path, names: Iterable[str]) -> ForeignFile | None:
     """The one to use of several: the one whose precision is most widely supported."""
 
     def rank(name: str) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from zhibei.errors import ModelNotFound, SourceError, Unsupported
@@ -10,6 +11,7 @@ from zhibei.models import WEIGHT_ROLES
 from zhibei.store.filenames import harmless
 from zhibei.store.foreign.found import ForeignFile, ForeignModel
 from zhibei.store.sources.base import RemoteFile, RemoteModel
+from zhibei.store.sources.file import resolve_path
 
 
 def remote_of(model: ForeignModel) -> RemoteModel:
@@ -18,10 +20,14 @@ def remote_of(model: ForeignModel) -> RemoteModel:
     Raises:
         Unsupported: it has a problem.
         ModelNotFound, SourceError: a file has gone, changed or cannot be read since it was found.
+        ModelFileError: of safetensors files it cannot be told which are one model.
     """
     if model.problem is not None or model.model_path is None:
         raise Unsupported("{name} cannot be used: {problem}.", param="model", name=model.name, problem=model.problem or "")
     ordered = sorted(model.files, key=lambda file: file.role not in WEIGHT_ROLES)
+    if ordered[0].role == "weights":
+        # Which files of a directory belong to its model is the file source's to say.
+        return replace(resolve_path(str(ordered[0].path.parent)), name=model.suggested)
     taken: set[str] = set()
     files = tuple(_described(file, taken) for file in ordered)
     return RemoteModel(files[0].origin, model.suggested, files)

@@ -9,6 +9,9 @@ from zhibei.errors import Unsupported
 from zhibei.store.sources.base import Source, SourceContext
 
 SOURCES = {
+    "hf": "zhibei.store.sources.hf:HfSource",
+    "ms": "zhibei.store.sources.modelscope:ModelScopeSource",
+    "ollama": "zhibei.store.sources.ollama:OllamaSource",
     "file": "zhibei.store.sources.file:FileSource",
     "pypi": "zhibei.store.sources.pypi:PypiSource",
     "url": "zhibei.store.sources.url:UrlSource",

@@ -173,6 +173,13 @@ class Source(Protocol):
         """Whether several parts of the file can be had at once, and sooner so. Known once it is prepared."""
         ...
 
+    async def unfold(self) -> RemoteModel | None:
+        """The whole model, where one packed file turned out to hold several: known once that is prepared, and it comes first.
+
+        None: ``resolve`` named them all.
+        """
+        ...
+
     async def read_defaults(self, files: Mapping[str, Path]) -> ModelDefaults | None:
         """What the model wants to be run with, from its files as they have come, by ``RemoteFile.name``; None: nothing."""
         ...

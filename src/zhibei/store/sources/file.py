@@ -15,7 +15,7 @@ from pathlib import Path
 from zhibei.errors import BadReference, ModelFileError, ModelNotFound, SourceError, Unsupported
 from zhibei.events import Notice, Progress
 from zhibei.formats.gguf import shard_names
-from zhibei.formats.hf_repository import CONFIG, DESCRIBING, README, is_pickle, licence_of
+from zhibei.formats.hf_repository import CONFIG, DESCRIBING, README, licence_of
 from zhibei.models import ModelDefaults
 from zhibei.store.filenames import check_distinct, check_relative, harmless
 from zhibei.store.naming import name_from_file
@@ -25,7 +25,8 @@ from zhibei.store.threads import in_thread
 
 _BLOCK_BYTES = 1024 * 1024
 _MAX_ENTRIES = 20_000
-_CACHE_DIRECTORY = re.compile(r"(?:models--)(?:[^/]+--)?(?P<name>[^/]+)")
+_PICKLE = re.compile(r".*\.(?:bin|pt|pth|ckpt|pkl|pickle)", re.IGNORECASE | re.DOTALL)
+_CACHE_DIRECTORY = re.compile(r"models--(?:[^/]+--)?(?P<name>[^/]+)")
 
 
 class FileSource:
@@ -58,6 +59,10 @@ class FileSource:
     def has_ranges(self, file: RemoteFile) -> bool:
         """One after the other is as quick."""
         return False
+
+    async def unfold(self) -> RemoteModel | None:
+        """None: ``resolve`` names every file."""
+        return None
 
     async def read_defaults(self, files: Mapping[str, Path]) -> ModelDefaults | None:
         """None: it says nothing."""
@@ -100,6 +105,12 @@ def _resolve_directory(directory: Path) -> RemoteModel:
     if CONFIG in names and any(name.endswith(".safetensors") and "/" not in name for name in names):
         return _resolve_repository(directory, names)
     ggufs = sorted(name for name in names if name.lower().endswith(".gguf") and "/" not in name)
+    if not ggufs and any(name.endswith(".safetensors") and "/" not in name for name in names):
+        raise Unsupported(
+            "{path} has weights but no config.json that says what they are.",
+            hint="Put the other files of the model's repository beside them.",
+            path=directory,
+        )
     models = {_first_shard(name) for name in ggufs if not name.lower().startswith("mmproj")}
     if len(models) == 1:
         return _resolve_gguf(directory / models.pop())
@@ -107,7 +118,7 @@ def _resolve_directory(directory: Path) -> RemoteModel:
         raise ModelNotFound(
             "{path} has several models.", hint="Name one of them: {names}", path=directory, names=", ".join(sorted(models)[:10])
         )
-    if any(is_pickle(name) for name in names):
+    if any(_PICKLE.fullmatch(name) for name in names):
         raise Unsupported(
             "{path} has its weights in Python pickles, which can run code and are never opened.",
             hint="Look for the same model in safetensors or GGUF files: zhibei search {name}",

@@ -30,7 +30,7 @@ from zhibei.store.repositories import (
     pick,
     remote_file,
 )
-from zhibei.store.sources.base import HUBS, RemoteFile, RemoteModel, SourceContext
+from zhibei.store.sources.base import HUBS, RemoteFile, RemoteModel, SourceContext, StartOver
 
 _WEB = "https://huggingface.co"
 _DEFAULT_REVISION = "main"
@@ -83,6 +83,10 @@ class HfSource:
     def has_ranges(self, file: RemoteFile) -> bool:
         """Whether the server does."""
         return self._session.has_ranges(file)
+
+    async def unfold(self) -> RemoteModel | None:
+        """None: ``resolve`` names every file."""
+        return None
 
     async def read_defaults(self, files: Mapping[str, Path]) -> ModelDefaults | None:
         """How the model wants tokens drawn, from ``generation_config.json``."""
@@ -177,8 +181,13 @@ def _open(context: SourceContext) -> HubSession:
         context.fetch or FetchOptions(),
         credentials=bearer(hub.token, "HF_TOKEN"),
         url_of=_path,
-        explain=lambda answer, file: explain(answer, *_origin(file), file.name),
+        explain=_explain_file,
     )
+
+
+def _explain_file(answer: HubAnswer, file: RemoteFile) -> ZhibeiError | StartOver:
+    """As ``explain``; a commit that was there when it was listed has been replaced since."""
+    return StartOver() if answer.code == "RevisionNotFound" else explain(answer, *_origin(file), file.name)
 
 
 def _origin(file: RemoteFile) -> tuple[str, str]:

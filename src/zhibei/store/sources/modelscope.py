@@ -86,6 +86,10 @@ class ModelScopeSource:
         """Whether the server does."""
         return self._session.has_ranges(file)
 
+    async def unfold(self) -> RemoteModel | None:
+        """None: ``resolve`` names every file."""
+        return None
+
     async def read_defaults(self, files: Mapping[str, Path]) -> ModelDefaults | None:
         """How the model wants tokens drawn, from ``generation_config.json``."""
         return await read_generation_config(files)
@@ -98,11 +102,17 @@ class ModelScopeSource:
         revision = place.revision or _DEFAULT_REVISION
         query = urlencode({"Revision": revision, "Recursive": "True"})
         answer = await self._session.ask(f"/api/v1/models/{place.repository}/repo/files?{query}", limit_bytes=_LISTING_BYTES)
-        data = _data(answer, place.repository)
+        try:
+            data = _data(answer, place.repository)
+        except ModelNotFound:
+            # The same answer for a repository and for a revision that is not there.
+            if place.revision is None or not (await self._session.ask(f"/api/v1/models/{place.repository}")).is_good:
+                raise
+            raise _no_revision(place.repository, revision) from None
         files = data.get("Files")
         if files is None:
-            # What a revision that is not there looks like: no failure, and no files.
-            raise ModelNotFound("{repository} has no revision {revision}.", repository=place.repository, revision=revision)
+            # Another way of saying so: no failure, and no files.
+            raise _no_revision(place.repository, revision)
         entries = list_of(files)
         if entries is None:
             raise senseless(answer.host)
@@ -207,6 +217,10 @@ def _data(answer: HubAnswer, repository: str) -> Mapping[str, object]:
     if data is None:
         raise senseless(answer.host)
     return data
+
+
+def _no_revision(repository: str, revision: str) -> ModelNotFound:
+    return ModelNotFound("{repository} has no revision {revision}.", repository=repository, revision=revision)
 
 
 def _files(entries: list[Mapping[str, object]], host: str) -> list[ListedFile]:

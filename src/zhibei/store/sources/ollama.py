@@ -79,7 +79,7 @@ class OllamaSource:
         self._fetcher: Fetcher | None = None
         self._found: OllamaRegistry | None = None
         self._ranges: dict[Digest, bool] = {}
-        self._kept: dict[tuple[Digest, int, int], bytes] = {}
+        self._kept: list[tuple[Digest, int, bytes]] = []
 
     async def resolve(self, location: str) -> RemoteModel:
         """Ask for the manifest, and look at the small blobs and the headers of the large ones."""
@@ -107,13 +107,13 @@ class OllamaSource:
         assert file.digest is not None
         if not await self._has_ranges(file):
             return None
-        key = (file.digest, offset, length)
-        if key not in self._kept:
-            found = await self._registry.blob(file.digest).read(file, offset, length)
-            if sum(map(len, self._kept.values())) + len(found) > _MAX_KEPT_BYTES:
-                return found
-            self._kept[key] = found
-        return self._kept[key]
+        for digest, start, piece in self._kept:
+            if digest == file.digest and start <= offset and offset + length <= start + len(piece):
+                return piece[offset - start : offset - start + length]
+        found = await self._registry.blob(file.digest).read(file, offset, length)
+        if sum(len(piece) for _, _, piece in self._kept) + len(found) <= _MAX_KEPT_BYTES:
+            self._kept.append((file.digest, offset, found))
+        return found
 
     async def prepare(self, file: RemoteFile) -> AsyncGenerator[Progress | Notice | RemoteFile, None]:
         """Ask whether it can be had in parts, where that is worth it."""
@@ -129,6 +129,10 @@ class OllamaSource:
     def has_ranges(self, file: RemoteFile) -> bool:
         """Whether the server does, as far as it was asked."""
         return file.digest is not None and self._ranges.get(file.digest, False)
+
+    async def unfold(self) -> RemoteModel | None:
+        """None: ``resolve`` names every file."""
+        return None
 
     async def read_defaults(self, files: Mapping[str, Path]) -> ModelDefaults | None:
         """What its params, system and template files say."""

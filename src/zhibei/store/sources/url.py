@@ -58,6 +58,10 @@ class UrlSource:
         """Whether the server does."""
         return self._has_ranges and file.size_bytes is not None
 
+    async def unfold(self) -> RemoteModel | None:
+        """None: ``resolve`` names every file."""
+        return None
+
     async def read_defaults(self, files: Mapping[str, Path]) -> ModelDefaults | None:
         """None: a bare file says nothing."""
         return None
