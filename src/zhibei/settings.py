@@ -56,7 +56,7 @@ class DownloadSettings:
     """How models are fetched. ``max_rate`` is in bytes a second as text (``10MB``); ``connections`` for one file, at most."""
 
     max_rate: str | None = None
-    connections: int = 32
+    connections: int = 128
     ca_file: Path | None = None
     offline: bool = False
 

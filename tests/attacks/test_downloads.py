@@ -21,6 +21,7 @@ from support.pulling import IMPATIENT, QUICK, QUICK_PULL, blobs, parts, pull, pu
 from zhibei.errors import DigestMismatch, DiskFull, ModelFileError, ModelNotFound, Offline, SourceError
 from zhibei.events import Inspected, Notice, Progress, Pulled
 from zhibei.refs import ModelName, ModelRef
+from zhibei.store import download
 from zhibei.store.chunks import Chunk, check_of
 from zhibei.store.fetch import Fetcher, Retries
 from zhibei.store.journal import chunk_line
@@ -191,9 +192,10 @@ class TestWrongBytes:
         model = await pull(library, server.url() + "#sha256=" + sha256(CONTENT))
         assert model.model_path.read_bytes() == CONTENT
 
-    async def test_a_bad_older_part_is_dropped_and_the_pull_goes_on(
-        self, server: HostileServer, library: Library, home: Path
+    async def test_a_bad_chunk_of_an_older_part_is_fetched_again_and_no_other(
+        self, server: HostileServer, library: Library, home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(download, "BLOCK_BYTES", 64 * 1024)
         url = server.url() + "#sha256=" + sha256(CONTENT)
         server.fault = cut_at(2_000_000)
         with pytest.raises(SourceError):
@@ -203,10 +205,24 @@ class TestWrongBytes:
             data.seek(1000)
             data.write(b"XXXX")
         server.fault = None
-        events = await pull_events(library, url)
-        assert any(isinstance(event, Notice) for event in events)
-        assert isinstance(events[-1], Pulled)
-        assert events[-1].model.model_path.read_bytes() == CONTENT
+        server.requests.clear()
+        assert (await pull(library, url)).model_path.read_bytes() == CONTENT
+        again = [request.headers["range"] for request in server.requests if request.headers["range"].startswith("bytes=0-")][1:]
+        assert len(again) == 1 and int(again[0].partition("-")[2]) < 512 * 1024
+        assert all(request.first == 0 or request.first >= 2_000_000 for request in server.bodies)
+
+    async def test_a_byte_that_was_flipped_on_the_way_is_found_and_replaced(
+        self, server: HostileServer, library: Library, home: Path
+    ) -> None:
+        flipped = bytearray(CONTENT)
+        flipped[-5] ^= 1
+        server.fault = bodies_only(
+            lambda request, reply: replace(reply, body=bytes(flipped)[request.first :]) if len(server.bodies) == 1 else None
+        )
+        events = await pull_events(library, server.url() + "#sha256=" + sha256(CONTENT))
+        assert any(isinstance(event, Notice) and "did not come as promised" in str(event) for event in events)
+        assert isinstance(events[-1], Pulled) and events[-1].model.model_path.read_bytes() == CONTENT
+        assert parts(home) == []
 
     @pytest.mark.parametrize("fields", [{"etag": '"two"'}, {"etag": None}, {"etag": 'W/"weak"'}])
     async def test_a_part_of_another_version_is_not_continued(

@@ -253,7 +253,8 @@ class TestIndex:
     @pytest.mark.parametrize(
         "data",
         [
-            b"", b"[]", b"null", b'"x"', b"{", b"\xff", b"{}", b'{"weight_map": []}', b'{"weight_map": {}}', b'{"weight_map": null}',
+            b"", b"[]", b"null", b'"x"', b"{", b"\xff", b"{}",
+            b'{"weight_map": []}', b'{"weight_map": {}}', b'{"weight_map": null}',
             b"[" * 100_000, b'{"weight_map":' * 50_000, b'{"weight_map": ' + b"1" * 10_000 + b"}",
         ],
     )  # fmt: skip

@@ -179,7 +179,7 @@ class TestKilled:
     async def test_bytes_reach_the_medium_before_their_names(self, before: Path, tmp_path: Path, new: Path) -> None:
         """Power loss may drop what was not synced, so order is everything: data, its name, the manifest, its name."""
         log = (await self._count(before, tmp_path / "count", new, pulling)).log
-        (blob,) = (i for i, (name, what) in enumerate(log) if name == "replace" and "/sha256/" in what)
+        (blob,) = (i for i, (name, what) in enumerate(log) if name == "replace" and "/sha256/" in what and "/data " in what)
         (manifest,) = (i for i, (name, what) in enumerate(log) if name == "replace" and what.endswith(".json"))
         data, temporary = log[blob][1].split()[0], log[manifest][1].split()[0]
         last_write = max(i for i, entry in enumerate(log) if entry == ("write", data))

@@ -32,7 +32,7 @@ async def pull(library: Library, ref: str, **options: object) -> StoredModel:
 
 def blobs(home: Path) -> list[Path]:
     """The finished files."""
-    return [path for path in (home / "blobs" / "sha256").rglob("*") if not path.is_dir()]
+    return [path for path in (home / "blobs" / "sha256").rglob("*") if not path.is_dir() and path.suffix != ".chunks"]
 
 
 def parts(home: Path) -> list[Path]:

@@ -39,7 +39,8 @@ _LENGTH = struct.Struct("<Q")
 _FIRST_BYTES = 64 * 1024
 _MAX_METADATA = 10_000
 _SPACE = rb"[ \t\r\n]*"
-_STRING = re.compile(rb'"([^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*)"', re.DOTALL)
+# Matched piece by piece: one repetition without end would hold a hundred bytes for every escape that it passes.
+_TEXT = re.compile(rb'[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*){0,1000}', re.DOTALL)
 _FIELD = re.compile(
     rb'"(dtype|shape|data_offsets)"%b:%b(?:"([A-Z0-9_]{1,16})"|\[([0-9, \t\r\n]*)\])' % (_SPACE, _SPACE), re.ASCII
 )
@@ -99,7 +100,7 @@ def read_header(reader: Reader, size_bytes: int, *, max_header_bytes: int = MAX_
     if len(head) < end:
         _fail("it ends too early", "header", len(head))
     tensors, metadata = _Scanner(head[_LENGTH.size : end]).header()
-    _check_cover(tensors, size_bytes - end)
+    _check_cover(tensors, end, size_bytes)
     return SafetensorsHeader(tensors, end, metadata)
 
 
@@ -113,6 +114,8 @@ class _Scanner:
     def header(self) -> tuple[tuple[SafetensorsTensor, ...], dict[str, str]]:
         if not self._data.startswith(b"{"):
             self._fail("its header does not begin with a JSON object", "header")
+        if self._data.count(b'"data_offsets"') > MAX_TENSORS:
+            self._fail("it has more than {limit} tensors", "header", limit=MAX_TENSORS)
         tensors: dict[str, SafetensorsTensor] = {}
         metadata: dict[str, str] | None = None
         for key in self._members("header"):
@@ -123,8 +126,6 @@ class _Scanner:
                 continue
             if key in tensors:
                 self._fail("a name occurs twice", key)
-            if len(tensors) >= MAX_TENSORS:
-                self._fail("it has more than {limit} tensors", "header", limit=MAX_TENSORS)
             tensors[key] = self._tensor(key)
         if self._data[self._index :].strip(b" "):
             self._fail("something follows the JSON object in its header", "header")
@@ -146,7 +147,7 @@ class _Scanner:
     def _tensor(self, name: str) -> SafetensorsTensor:
         start = self._index
         if not name or len(name.encode()) > MAX_NAME_BYTES or not name.isprintable():
-            self._fail("a tensor has an impossible name", name)
+            self._fail("a tensor has an impossible name", "tensor name")
         usual = _USUAL.match(self._data, start)
         if usual is not None:
             self._index = usual.end()
@@ -195,17 +196,25 @@ class _Scanner:
         return SafetensorsTensor(name, dtype, shape, start, end - start)
 
     def string(self, where: str, max_bytes: int) -> str:
-        match = _STRING.match(self._data, self._index)
-        if match is None:
+        if not self.accept(b'"'):
             self._fail("its header is not JSON of the expected kind", where)
-        if match.end() - self._index > max_bytes + 2:
-            self._fail("it has a name of {length} bytes", where, length=match.end() - self._index)
+        start = end = self._index
+        while match := _TEXT.match(self._data, end, start + max_bytes):
+            if match.end() == end:
+                break
+            end = match.end()
+        if self._data[end : end + 1] != b'"':
+            problem = (
+                "it has a text of more than {limit} bytes" if end >= start + max_bytes - 1 else "it has a text without an end"
+            )
+            self._fail(problem, where, limit=max_bytes)
+        raw = self._data[start:end]
         try:
-            text = str(json.loads(match[0])) if b"\\" in match[1] else match[1].decode("utf-8")
+            text = str(json.loads(b'"%b"' % raw)) if b"\\" in raw else raw.decode("utf-8")
             text.encode("utf-8")  # an escaped half of a surrogate pair is no text
         except (UnicodeError, ValueError):
             self._fail("its header holds a text that is not UTF-8", where)
-        self._index = match.end()
+        self._index = end + 1
         self._skip_spaces()
         return text
 
@@ -218,7 +227,7 @@ class _Scanner:
         if not self._data.startswith(wanted, self._index):
             return False
         self._index += 1
-        if wanted != b"}":  # behind the last one only padding may follow, which is looked at apart
+        if wanted in b"{,:":  # a text's own spaces count, and behind the last } only padding may follow
             self._skip_spaces()
         return True
 
@@ -254,18 +263,19 @@ class _Members:
         return key
 
 
-def _check_cover(tensors: tuple[SafetensorsTensor, ...], data_bytes: int) -> None:
+def _check_cover(tensors: tuple[SafetensorsTensor, ...], data_offset: int, size_bytes: int) -> None:
     """The tensors lie end to end and fill the file: nothing overlaps, and nothing is hidden between or behind them."""
-    position = 0
+    position = data_offset
     for tensor in sorted(tensors, key=lambda tensor: (tensor.start, tensor.num_bytes)):
-        if tensor.start != position:
-            problem = "its bytes overlap another tensor's" if tensor.start < position else "there is a gap before its bytes"
-            _fail(problem, tensor.name, tensor.start)
+        start = data_offset + tensor.start
+        if start != position:
+            problem = "its bytes overlap another tensor's" if start < position else "there is a gap before its bytes"
+            _fail(problem, tensor.name, min(start, position))
+        if position + tensor.num_bytes > size_bytes:
+            _fail("it ends too early", tensor.name, position)
         position += tensor.num_bytes
-        if position > data_bytes:
-            _fail("it ends too early", tensor.name, tensor.start)
-    if position != data_bytes:
-        _fail("{count} bytes follow the last tensor", "data", position, count=data_bytes - position)
+    if position != size_bytes:
+        _fail("{count} bytes follow the last tensor", "data", position, count=size_bytes - position)
 
 
 def _fail(problem: str, where: str, offset: int, **values: object) -> NoReturn:

@@ -19,6 +19,7 @@ class ConnectionPlan:
         self._wanted = min(FIRST, self._most)
         self._proven: tuple[int, float] | None = None
         self._began: tuple[float, int] | None = None
+        self._has_doubt = False
         self._rests_until_s = 0.0
 
     def wanted(self, now_s: float, num_bytes: int) -> int:
@@ -40,9 +41,16 @@ class ConnectionPlan:
 
     def _judge(self, now_s: float, rate: float) -> None:
         if self._proven is not None and rate < self._proven[1] * _GAIN:
+            if not self._has_doubt:
+                # New connections start slowly: once more.
+                self._has_doubt = True
+                return
             self._wanted = self._proven[0]
-            self._proven = None
+            self._proven, self._has_doubt = None, False
             self._rests_until_s = now_s + _REST_S
+            return
+        self._has_doubt = False
+        if self._wanted == self._most:
             return
         self._proven = (self._wanted, rate)
         self._wanted = min(self._wanted * 2, self._most)

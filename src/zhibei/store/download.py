@@ -21,7 +21,8 @@ from zhibei.store.sources.base import RemoteFile, Source
 from zhibei.store.threads import in_thread
 
 SPAN_BYTES = 16 * 1024 * 1024
-_LEAST_STOLEN_BYTES = 2 * 1024 * 1024
+_LEAST_STOLEN_BYTES = 256 * 1024
+_WRITE_EVERY_S = 1.0
 _HASHED_AT_ONCE_BYTES = 32 * 1024 * 1024
 _PROGRESS_S = 0.1
 _MAX_ROUNDS = 16
@@ -29,10 +30,31 @@ _MAX_ROUNDS = 16
 
 @dataclass(slots=True)
 class _Span:
-    """Bytes that one connection is to fetch: from ``position`` to ``end`` (None: to wherever the file ends)."""
+    """Bytes that one connection still has to fetch: from ``position`` to ``end`` (None: to wherever the file ends)."""
 
     position: int
     end: int | None
+
+
+class _Block:
+    """Bytes that have come and are not written yet. Due when there are many, or when they have waited long enough."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self.pieces: list[bytes] = []
+        self.num_bytes = 0
+        self._since_s = 0.0
+
+    def add(self, piece: bytes) -> None:
+        """Take more."""
+        if not self.pieces:
+            self._since_s = time.monotonic()
+        self.pieces.append(piece)
+        self.num_bytes += len(piece)
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether to write now."""
+        return self.num_bytes >= BLOCK_BYTES or (self.num_bytes > 0 and now_s - self._since_s >= _WRITE_EVERY_S)
 
 
 class Download:
@@ -152,34 +174,29 @@ class Download:
 
     async def _fetch(self, span: _Span) -> None:
         """Fetch a span in blocks; what has come when this ends in whatever way is written."""
-        waiting: list[bytes] = []
-        num_waiting = 0
+        block = _Block(span.position)
         end = None if span.end == self._file.size_bytes else span.end
         try:
             async with aclosing(self._source.open(self._file, span.position, end)) as pieces:
                 async for piece in pieces:
-                    room = None if span.end is None else span.end - span.position - num_waiting
-                    if room is not None and len(piece) > room:
-                        piece = piece[: max(0, room)]
-                    waiting.append(piece)
-                    num_waiting += len(piece)
-                    if room is not None and len(piece) == room:
+                    # The end comes nearer when another connection takes a part over.
+                    room = len(piece) if span.end is None else span.end - span.position
+                    block.add(piece[:room])
+                    span.position += min(len(piece), room)
+                    if room <= len(piece) and span.end is not None:
                         break
-                    if num_waiting >= BLOCK_BYTES:
-                        blocks, waiting, num_waiting = waiting, [], 0
-                        await self._write(span, blocks)
+                    if block.is_due(time.monotonic()):
+                        full, block = block, _Block(span.position)
+                        await self._write(full)
                     await self._limit.take(len(piece))
         finally:
-            if num_waiting:
-                await self._write(span, waiting)
+            if block.num_bytes:
+                await self._write(block)
 
-    async def _write(self, span: _Span, pieces: list[bytes]) -> None:
-        offset, num_bytes = span.position, sum(map(len, pieces))
-        self._check_size(offset + num_bytes)
-        # Ahead of the write, so that nobody takes over what is being written.
-        span.position += num_bytes
+    async def _write(self, block: _Block) -> None:
+        self._check_size(block.offset + block.num_bytes)
         try:
-            await in_thread(self._part.write, offset, pieces)
+            await in_thread(self._part.write, block.offset, block.pieces)
         except OSError as error:
             raise self._translate(error) from error
         self._has_news.set()

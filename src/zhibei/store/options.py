@@ -10,7 +10,7 @@ from pathlib import Path
 from zhibei.settings import outgoing_proxy
 from zhibei.store.sources.base import HUBS, Chooser, Hub, prefer_four_bits
 
-MAX_CONNECTIONS = 32
+MAX_CONNECTIONS = 128
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 
 

@@ -261,11 +261,11 @@ def _with_promise(remote: RemoteModel, way: Way) -> RemoteModel:
     """What the source says, with what the catalogue knows where the source is silent; contradictions are found later."""
     if way.digest is None and way.size_bytes is None:
         return remote
-    (file,) = remote.files
+    file = remote.files[0]
     if None not in (way.digest, file.digest) and way.digest != file.digest:
         raise DigestMismatch("{name} at its source is not the file that the catalogue has.", name=file.name)
     digest, size = way.digest or file.digest, way.size_bytes if way.size_bytes is not None else file.size_bytes
-    return replace(remote, files=(replace(file, digest=digest, size_bytes=size),))
+    return replace(remote, files=(replace(file, digest=digest, size_bytes=size), *remote.files[1:]))
 
 
 def _sweep(directory: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from zhibei.errors import BadReference, BadRequest
 from zhibei.formats.inspect import inspect_files
@@ -71,5 +71,9 @@ def inspect_stored(files: Sequence[ManifestFile], paths: Mapping[str, Path]) -> 
     Raises:
         ModelFileError: they are damaged, hostile, or no model.
     """
-    roles = (*WEIGHT_ROLES, "config")
-    return inspect_files({file.name: paths[file.name] for file in files if file.role in roles})
+    named = {}
+    for file in files:
+        if file.role in (*WEIGHT_ROLES, "config"):
+            # Shards are known by their own names, whatever directory a repository keeps them in.
+            named[PurePosixPath(file.name).name if file.role in ("model", "shard") else file.name] = paths[file.name]
+    return inspect_files(named)

@@ -7,10 +7,8 @@ so that copies of a model share one.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -39,6 +37,8 @@ class Views:
 
     def directory(self, manifest: Manifest) -> Path:
         """Where the view of a model lies, or would."""
+        import hashlib
+
         shown = sorted((file.name, str(file.digest)) for file in manifest.files)
         return self._root / hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:32]
 
@@ -55,6 +55,8 @@ class Views:
         target = self.directory(manifest)
         if all(self._shows(manifest, file) for file in manifest.files):
             return target
+        import shutil
+
         made = self._root / f".{owners.new_token()}.tmp"
         try:
             self._fill(made, manifest)
@@ -80,6 +82,8 @@ class Views:
 
     def tidy(self, manifests: Collection[Manifest]) -> None:
         """Remove the stale ones, as far as the system allows."""
+        import shutil
+
         for path in self.stale(manifests):
             shutil.rmtree(path, ignore_errors=True)
 

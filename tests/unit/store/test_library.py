@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 
 from support.models import model_bytes, shard_bytes
 from support.pulling import QUICK_PULL, blobs, pull, pull_events
-from zhibei.errors import BadReference, BadRequest, ModelFileError, ModelNotFound, Offline, SourceError, Unsupported, ZhibeiError
+from zhibei.errors import BadReference, BadRequest, ModelFileError, ModelNotFound, Offline, ZhibeiError
 from zhibei.events import Inspected, Notice, Progress, Pulled
+from zhibei.formats.inspect import inspect_path
 from zhibei.refs import ModelName, ModelRef
 from zhibei.store.catalog import Catalog
 from zhibei.store.library import Library
+from zhibei.store.options import FetchOptions, PullOptions
 
 CONTENT = model_bytes(40)
 
@@ -82,7 +85,7 @@ class TestPull:
         assert library.list() == [] and blobs(library.home) == []
 
     async def test_a_directory_or_nothing(self, library: Library, tmp_path: Path) -> None:
-        with pytest.raises(SourceError, match="not a file"):
+        with pytest.raises(ModelNotFound, match="without a model"):
             await pull(library, str(tmp_path))
         with pytest.raises(ModelNotFound):
             await pull(library, str(tmp_path / "nothing.gguf"))
@@ -120,8 +123,10 @@ class TestPull:
     async def test_unknown_names_and_sources(self, library: Library) -> None:
         with pytest.raises(ModelNotFound, match="neither here nor in the catalogue"):
             await pull(library, "nonesuch")
-        with pytest.raises(Unsupported, match="hf:"):
-            await pull(library, "hf:owner/name")
+        offline = Library(library.home, options=PullOptions(fetch=FetchOptions(is_offline=True)))
+        for ref in ("hf:owner/name", "ms:owner/name", "ollama:name", "pypi:name", "url:https://models.example/x.gguf"):
+            with pytest.raises(Offline, match="set to be offline"):
+                await pull(offline, ref)
 
     async def test_a_local_name_that_is_here_is_already_pulled(self, library: Library, path: Path) -> None:
         await pull(library, str(path), name="mine")
@@ -162,9 +167,23 @@ class TestShards:
         shards[2].unlink()
         assert "00003-of-00003" in (library.list()[0].problem or "")
 
-    async def test_copying_one_is_refused_with_a_way_out(self, library: Library, shards: list[Path]) -> None:
-        with pytest.raises(Unsupported, match="several files"):
-            await pull(library, str(shards[0]), copy=True)
+    async def test_a_copy_keeps_the_names_that_an_engine_goes_by(self, library: Library, shards: list[Path]) -> None:
+        model = await pull(library, str(shards[0]), copy=True)
+        assert [file.path.name for file in model.files] == [path.name for path in shards]
+        assert [file.path.read_bytes() for file in model.files] == [path.read_bytes() for path in shards]
+        assert library.home in model.model_path.parents and not model.in_place
+        assert inspect_path(model.model_path) == model.info
+
+    async def test_a_view_that_was_lost_is_made_again_and_goes_with_its_model(self, library: Library, shards: list[Path]) -> None:
+        model = await pull(library, str(shards[0]), name="set", copy=True)
+        shutil.rmtree(model.model_path.parent)
+        assert library.list()[0].problem is not None
+        assert library.get(ModelName.parse("set")).model_path.is_file()
+        library.copy(ModelName.parse("set"), ModelName.parse("twin"))
+        library.remove(ModelName.parse("set"))
+        assert library.get(ModelName.parse("twin")).model_path.is_file()
+        library.remove(ModelName.parse("twin"))
+        assert [path for path in library.home.rglob("*.gguf")] == [] and blobs(library.home) == []
 
 
 class TestCatalogue:
@@ -189,9 +208,9 @@ class TestCatalogue:
         assert isinstance(events[0], Notice) and "gone.gguf" in str(events[0])
         assert isinstance(events[-1], Pulled)
 
-    async def test_when_all_fail_the_last_error_is_raised(self, tmp_path: Path) -> None:
+    async def test_when_all_fail_the_first_error_is_raised(self, tmp_path: Path) -> None:
         catalog = write_catalog(tmp_path / "c.toml", [str(tmp_path / "gone.gguf"), str(tmp_path / "lost.gguf")])
-        with pytest.raises(ModelNotFound, match="lost"):
+        with pytest.raises(ModelNotFound, match="gone"):
             await pull(Library(tmp_path / "home", catalog=catalog), "tiny")
 
     async def test_another_model_under_the_name_gives_way_to_the_catalogues(self, tmp_path: Path, path: Path) -> None:
@@ -209,7 +228,8 @@ class TestCatalogue:
         for entry in entries.values():
             assert entry.sources and entry.licence and entry.tasks
             assert all(source.ref.source is not None for source in entry.sources)
-            assert all(source.digest and source.size_bytes for source in entry.sources)
+            pinned = [source for source in entry.sources if source.ref.source in ("pypi", "url")]
+            assert all(source.digest and source.size_bytes for source in pinned)
 
 
 class TestResolve:
