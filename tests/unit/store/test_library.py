@@ -183,7 +183,7 @@ class TestShards:
         library.remove(ModelName.parse("set"))
         assert library.get(ModelName.parse("twin")).model_path.is_file()
         library.remove(ModelName.parse("twin"))
-        assert [path for path in library.home.rglob("*.gguf")] == [] and blobs(library.home) == []
+        assert list(library.home.rglob("*.gguf")) == [] and blobs(library.home) == []
 
 
 class TestCatalogue:
