@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from zhibei.engines import registry
 from zhibei.engines.base import Backend
 from zhibei.hardware.detect import detect
+from zhibei.planner.choose import fitting
 from zhibei.plans import Hardware
 from zhibei.runtime.pool import Pool
 from zhibei.settings import Settings, foreign_directories
 from zhibei.store.library import Library
 from zhibei.store.options import FetchOptions, PullOptions
-from zhibei.store.sources.base import Hub
+from zhibei.store.sources.base import Hub, Variant, prefer_four_bits
 
 if TYPE_CHECKING:
     from zhibei.store.foreign import ForeignPlaces
@@ -69,4 +70,16 @@ def pull_options(settings: Settings) -> PullOptions:
             "ms": Hub(hubs.ms_endpoint.rstrip("/"), (), hubs.ms_token),
             "ollama": Hub(hubs.ollama_registry.rstrip("/")),
         },
+        choose=_choose_variant,
     )
+
+
+def _choose_variant(variants: tuple[Variant, ...]) -> Variant:
+    """Four bits where they fit, else the largest below that fits, else the smallest there is."""
+    hardware = detect()
+    # What is busy now may be free when the model is used; but a GPU's memory counts where all of it fits there.
+    room = max((hardware.total_bytes or 0, *(gpu.total_bytes or 0 for gpu in hardware.gpus))) or None
+    fits = tuple(variants[index] for index in fitting([variant.size_bytes for variant in variants], room))
+    if not fits:
+        return min(variants, key=lambda variant: variant.size_bytes or 0)
+    return prefer_four_bits(fits)

@@ -1,4 +1,4 @@
-"""What a request gets where it is silent: first what the model's packer wants, then what the settings say.
+"""What a request gets where it is silent: first what the person's settings say, then what the model's packer wants.
 
 The merging is pure. ``with_defaults`` puts it around an engine, so that everything that holds a lease gets the same.
 """
@@ -25,8 +25,8 @@ from zhibei.plans import Ability, EngineSpec
 
 
 def load_options(asked: LoadOptions, defaults: ModelDefaults | None, settings: LoadOptions) -> LoadOptions:
-    """How a model is loaded: as asked, else as it wants, else as the settings say."""
-    return asked.over(defaults.load if defaults is not None else LoadOptions()).over(settings)
+    """How a model is loaded: as asked, else as the settings say, else as it wants."""
+    return asked.over(settings).over(defaults.load if defaults is not None else LoadOptions())
 
 
 def chat_request(request: ChatRequest, defaults: ModelDefaults | None, settings: Sampling) -> ChatRequest:
@@ -38,7 +38,7 @@ def chat_request(request: ChatRequest, defaults: ModelDefaults | None, settings:
     return replace(
         request,
         messages=messages,
-        sampling=request.sampling.over(wanted.sampling).over(settings),
+        sampling=request.sampling.over(settings).over(wanted.sampling),
         limits=_limits(request.limits, wanted),
     )
 
@@ -46,7 +46,7 @@ def chat_request(request: ChatRequest, defaults: ModelDefaults | None, settings:
 def completion_request(request: CompletionRequest, defaults: ModelDefaults | None, settings: Sampling) -> CompletionRequest:
     """A raw text, filled. It gets no system text: nothing but the text itself is continued."""
     wanted = defaults or ModelDefaults()
-    sampling = request.sampling.over(wanted.sampling).over(settings)
+    sampling = request.sampling.over(settings).over(wanted.sampling)
     return replace(request, sampling=sampling, limits=_limits(request.limits, wanted))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Future
 
-from zhibei.formats.gguf import describe, parse
+from zhibei.formats.gguf import GgufHeader, describe, parse
 from zhibei.models import ModelInfo
 from zhibei.store.sources.base import RemoteFile, Source
 from zhibei.store.threads import in_thread_until
@@ -23,9 +23,15 @@ async def read_remote_header(source: Source, *files: RemoteFile) -> ModelInfo | 
     for file in files:
         if file.size_bytes is None or await source.read(file, 0, 1) is None:
             return None
-        reader = _RangeReader(asyncio.get_running_loop(), source, file)
-        headers.append(await in_thread_until(reader.stop, parse, reader, file.size_bytes))
+        headers.append(await parse_remote_header(source, file))
     return describe(headers)
+
+
+async def parse_remote_header(source: Source, file: RemoteFile) -> GgufHeader:
+    """The header of a remote file of known size, whose source can read parts of it. Raises as ``read_remote_header``."""
+    assert file.size_bytes is not None
+    reader = _RangeReader(asyncio.get_running_loop(), source, file)
+    return await in_thread_until(reader.stop, parse, reader, file.size_bytes)
 
 
 class _RangeReader:

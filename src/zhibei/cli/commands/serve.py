@@ -17,6 +17,7 @@ from zhibei.cli.references import as_reference
 from zhibei.cli.wording import command, option
 from zhibei.errors import ZhibeiError
 from zhibei.i18n import N_
+from zhibei.options import LoadOptions
 from zhibei.settings import Settings
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _greet(invocation: Invocation, settings: Settings, url: str) -> None:
 
 async def _preload(invocation: Invocation, app: App, model: str) -> None:
     try:
-        async with app.pool.lease(model, "generate", app.settings.load, None):
+        async with app.pool.lease(model, "generate", LoadOptions(), None):
             invocation.note("{model} is loaded.", model=model)
     except ZhibeiError as error:
         invocation.error(error)

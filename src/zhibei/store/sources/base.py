@@ -5,6 +5,7 @@ One contract suite (``tests/contract/sources``) runs each sentence below against
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,27 +92,27 @@ HUBS: Mapping[str, Hub] = {
 """The public ones, by the source's word."""
 
 
+FOUR_BITS = ("Q4_K_M", "Q4_K_L", "Q4_K_XL", "UD-Q4_K_XL", "Q4_K_S", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_1", "MXFP4", "MXFP4_MOE")
+
+
 def prefer_four_bits(variants: tuple[Variant, ...]) -> Variant:
-    """The usual choice where nothing is known of the machine: Q4_K_M, else the nearest to it that there is."""
-    order = (
-        "Q4_K_M",
-        "Q4_K_L",
-        "Q4_K_XL",
-        "UD-Q4_K_XL",
-        "Q4_K_S",
-        "IQ4_XS",
-        "IQ4_NL",
-        "Q4_0",
-        "Q4_1",
-        "Q5_K_M",
-        "Q5_K_S",
-        "Q8_0",
-    )
-    for label in order:
+    """The usual choice: Q4_K_M, else what is next to it; else the largest with fewer bits; else the smallest.
+
+    Of variants that all fit this machine, the last case is the next better one.
+    """
+    for label in FOUR_BITS:
         for variant in variants:
             if variant.label.upper() == label:
                 return variant
+    smaller = [variant for variant in variants if _num_bits(variant.label) in (1, 2, 3)]
+    if smaller:
+        return max(smaller, key=lambda variant: variant.size_bytes or 0)
     return min(variants, key=lambda variant: variant.size_bytes or 0)
+
+
+def _num_bits(label: str) -> int | None:
+    match = re.search(r"(?:^|[-_])(?:I?Q|TQ)(\d)(?!\d)", label.upper())
+    return int(match[1]) if match else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,9 @@ the small ones that are read here are checked here.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Mapping
-from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from zhibei.refs import ModelName
 from zhibei.store.digests import Digest
 from zhibei.store.fetch import Fetcher, FetchOptions
 from zhibei.store.go_templates import is_plain, recognise
+from zhibei.store.headers import parse_remote_header
 from zhibei.store.ollama_manifest import (
     MAX_TEXT_BYTES,
     Layer,
@@ -39,7 +38,7 @@ from zhibei.store.ollama_manifest import (
 )
 from zhibei.store.ollama_registry import OllamaRegistry
 from zhibei.store.sources.base import HUBS, RemoteFile, RemoteModel, SourceContext
-from zhibei.store.threads import in_thread, in_thread_until
+from zhibei.store.threads import in_thread
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
 _LOCATION = re.compile(
@@ -172,9 +171,7 @@ class OllamaSource:
     async def _read_header(self, file: RemoteFile) -> GgufHeader | None:
         if not await self._has_ranges(file):
             return None
-        assert file.size_bytes is not None
-        reader = _RangeReader(asyncio.get_running_loop(), self, file)
-        return await in_thread_until(reader.stop, parse, reader, file.size_bytes)
+        return await parse_remote_header(self, file)
 
     async def _has_ranges(self, file: RemoteFile) -> bool:
         assert file.digest is not None
@@ -189,30 +186,6 @@ class OllamaSource:
     def _registry(self) -> OllamaRegistry:
         assert self._found is not None, "resolve comes first"
         return self._found
-
-
-class _RangeReader:
-    """The formats' ``Reader`` over the source: asked on a thread, answered by the event loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, source: OllamaSource, file: RemoteFile) -> None:
-        self._loop = loop
-        self._source = source
-        self._file = file
-        self._pending: Future[bytes | None] | None = None
-        self._is_stopped = False
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Bytes from ``offset``; fewer than ``length`` only where the file ends."""
-        self._pending = asyncio.run_coroutine_threadsafe(self._source.read(self._file, offset, length), self._loop)
-        if self._is_stopped:
-            self._pending.cancel()
-        return self._pending.result() or b""
-
-    def stop(self) -> None:
-        """Make a waiting ``read_at`` and every later one fail."""
-        self._is_stopped = True
-        if self._pending is not None:
-            self._pending.cancel()
 
 
 _UNKNOWN_TEMPLATE = Notice(
