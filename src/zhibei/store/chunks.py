@@ -26,7 +26,7 @@ class Chunk:
         return self.offset + self.num_bytes
 
 
-def check_of(data: bytes) -> str:
+def check_of(data: bytes | memoryview) -> str:
     """The hash of a chunk's bytes: 16 hexadecimal digits."""
     return xxhash.xxh3_64_hexdigest(data)
 

@@ -55,12 +55,12 @@ class Disk:
             num_bytes = _pwrite(fileno, view, offset)
             view, offset = view[num_bytes:], offset + num_bytes
 
-    def read_at(self, fileno: int, num_bytes: int, offset: int) -> bytes:
-        """Up to ``num_bytes`` from ``offset`` on, fewer only where the file ends."""
-        data = _pread(fileno, num_bytes, offset)
-        while 0 < len(data) < num_bytes and (more := _pread(fileno, num_bytes - len(data), offset + len(data))):
-            data += more
-        return data
+    def read_into(self, fileno: int, room: memoryview, offset: int) -> int:
+        """Fill ``room`` with the bytes from ``offset`` on; how many there were, fewer only where the file ends."""
+        num_bytes = 0
+        while num_bytes < len(room) and (more := _read_into(fileno, room[num_bytes:], offset + num_bytes)):
+            num_bytes += more
+        return num_bytes
 
     def truncate(self, fileno: int, size_bytes: int) -> None:
         """Cut a file and go to its new end."""
@@ -119,14 +119,18 @@ if sys.platform == "win32":
             os.lseek(fileno, offset, os.SEEK_SET)
             return os.write(fileno, data)
 
-    def _pread(fileno: int, num_bytes: int, offset: int) -> bytes:
+    def _read_into(fileno: int, room: memoryview, offset: int) -> int:
         with _POSITION:
             os.lseek(fileno, offset, os.SEEK_SET)
-            return os.read(fileno, num_bytes)
+            data = os.read(fileno, len(room))
+        room[: len(data)] = data
+        return len(data)
 
 else:
     _pwrite = os.pwrite
-    _pread = os.pread
+
+    def _read_into(fileno: int, room: memoryview, offset: int) -> int:
+        return os.preadv(fileno, (room,), offset)
 
 
 def is_full(error: OSError) -> bool:

@@ -25,6 +25,7 @@ _LEAST_STOLEN_BYTES = 256 * 1024
 _WRITE_EVERY_S = 1.0
 _HASHED_AT_ONCE_BYTES = 32 * 1024 * 1024
 _PROGRESS_S = 0.1
+_SETTLE_S = 0.2
 _MAX_ROUNDS = 16
 
 
@@ -41,11 +42,11 @@ class _Block:
 
     def __init__(self, offset: int) -> None:
         self.offset = offset
-        self.pieces: list[bytes] = []
+        self.pieces: list[bytes | memoryview] = []
         self.num_bytes = 0
         self._since_s = 0.0
 
-    def add(self, piece: bytes) -> None:
+    def add(self, piece: bytes | memoryview) -> None:
         """Take more."""
         if not self.pieces:
             self._since_s = time.monotonic()
@@ -75,6 +76,7 @@ class Download:
         self._file = file
         self._translate = translate
         self._limit = limit
+        self._is_remote = file.local_path is None and not file.is_packed
         self._is_ranged = source.has_ranges(file) and file.size_bytes is not None
         self._plan = ConnectionPlan(connections if self._is_ranged else 1)
         self._waiting: list[_Span] = []
@@ -91,6 +93,7 @@ class Download:
             SourceError, StoreError: fetching or writing failed.
         """
         hasher = asyncio.ensure_future(self._follow())
+        settler = asyncio.ensure_future(self._settle())
         try:
             yield self._progress()
             # A straight stream is read to its end, to see that it has one; of several, one may be left with nothing to do.
@@ -98,10 +101,12 @@ class Download:
                 self._staff()
                 await asyncio.wait((*self._active, hasher), timeout=_PROGRESS_S, return_when=asyncio.FIRST_COMPLETED)
                 self._collect()
+                if settler.done():
+                    settler.result()
                 yield self._progress()
             hasher.result()
         finally:
-            await _cancel((*self._active, hasher))
+            await _cancel((*self._active, hasher, settler))
 
     def _missing(self) -> list[_Span]:
         """What to fetch, last first."""
@@ -188,7 +193,8 @@ class Download:
                     if block.is_due(time.monotonic()):
                         full, block = block, _Block(span.position)
                         await self._write(full)
-                    await self._limit.take(len(piece))
+                    if self._is_remote:
+                        await self._limit.take(len(piece))
         finally:
             if block.num_bytes:
                 await self._write(block)
@@ -218,6 +224,16 @@ class Download:
             if self._is_complete():
                 return
             await self._has_news.wait()
+
+    async def _settle(self) -> None:
+        """Have the medium follow too."""
+        while True:
+            await asyncio.sleep(_SETTLE_S)
+            if self._part.is_unsettled():
+                try:
+                    await in_thread(self._part.settle)
+                except OSError as error:
+                    raise self._translate(error) from error
 
     def _is_complete(self) -> bool:
         hashed = self._part.hashed_bytes

@@ -59,7 +59,7 @@ class HttpFile:
             return b""
         return await self._fetcher.persist(lambda: self._read_range(file, offset, last))
 
-    async def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes, None]:
+    async def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes | memoryview, None]:
         """The bytes; a cut connection is continued, a bounded number of times in a row without headway."""
         position = steady = offset
         num_failures = 0
@@ -106,7 +106,7 @@ class HttpFile:
                 raise _cut(answer)
             return bytes(body)
 
-    async def _stream(self, file: RemoteFile, offset: int, end: int | None) -> AsyncGenerator[bytes, None]:
+    async def _stream(self, file: RemoteFile, offset: int, end: int | None) -> AsyncGenerator[bytes | memoryview, None]:
         """One connection's worth. Raises PassingFailure if it ends before it should."""
         if offset and file.validator is None and file.digest is None:
             raise StartOver
@@ -120,7 +120,7 @@ class HttpFile:
                 _check_whole(answer, file)
             else:
                 _check_same(answer, file, offset, None if end is None else end - 1)
-            async with aclosing(answer.pieces()) as pieces:
+            async with aclosing(answer.blocks()) as pieces:
                 async for piece in pieces:
                     offset += len(piece)
                     if stop is not None and offset > stop:

@@ -160,7 +160,7 @@ class HubSession:
         """Whether parts of it can be had; known once it is prepared."""
         return file.size_bytes is not None and self._ranges.get(file.name, False)
 
-    async def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes, None]:
+    async def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes | memoryview, None]:
         """The file's bytes; where its server fails for good midway and a digest tells them, the next mirror goes on."""
         if is_small(file):
             yield (await self._small(file))[offset:end]

@@ -23,6 +23,7 @@ from zhibei.store.journal import PartIdentity, chunk_line, header_line, read_jou
 
 BLOCK_BYTES = 1024 * 1024
 _SPARED_BYTES = 64 * 1024
+_SETTLE_BYTES = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,12 @@ class Part:
         self._data: int | None = files[0]
         self._journal: int | None = files[1]
         self._hash = hashlib.sha256()
+        self._room = memoryview(bytearray(BLOCK_BYTES))
+        self._settled_bytes = chunks.num_bytes
+        self._failure: OSError | None = None
         self._lock = threading.Lock()
+        # A file system lets one writer at a file at a time; the others would wait busily.
+        self._writing = threading.Lock()
         self._untold: list[Chunk] = []
 
     @property
@@ -67,7 +73,7 @@ class Part:
         """How many bytes are written."""
         return self.chunks.num_bytes
 
-    def write(self, offset: int, pieces: Sequence[bytes]) -> None:
+    def write(self, offset: int, pieces: Sequence[bytes | memoryview]) -> None:
         """Write a chunk and note its hash.
 
         Raises:
@@ -75,7 +81,8 @@ class Part:
         """
         assert self._data is not None
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._disk.write_at(self._data, data, offset)
+        with self._writing:
+            self._disk.write_at(self._data, data, offset)
         chunk = Chunk(offset, len(data), check_of(data))
         with self._lock:
             self.chunks.add(chunk)
@@ -103,14 +110,31 @@ class Part:
                 chunk = self.chunks.at(self.hashed_bytes)
             if chunk is None:
                 return False
-            data = self._disk.read_at(self._data, chunk.num_bytes, chunk.offset)
-            if len(data) != chunk.num_bytes or check_of(data) != chunk.check:
+            if chunk.num_bytes > len(self._room):
+                self._room = memoryview(bytearray(chunk.num_bytes))
+            data = self._room[: chunk.num_bytes]
+            if self._disk.read_into(self._data, data, chunk.offset) != chunk.num_bytes or check_of(data) != chunk.check:
                 with self._lock:
                     self.chunks.drop(chunk)
                 return False
             self._hash.update(data)
             self.hashed_bytes += chunk.num_bytes
         return True
+
+    def is_unsettled(self) -> bool:
+        """Whether so much has been written that it is time for ``settle``."""
+        return self.chunks.num_bytes - self._settled_bytes >= _SETTLE_BYTES
+
+    def settle(self) -> None:
+        """Bring what has been written to the medium, beside the writers, so that ``seal`` has little left to wait for."""
+        assert self._data is not None
+        self._settled_bytes = self.chunks.num_bytes
+        try:
+            self._disk.sync(self._data)
+        except OSError as error:
+            # The system tells of lost bytes only once.
+            self._failure = error
+            raise
 
     def begin_again(self) -> None:
         """Forget what was hashed: chunks have been replaced."""
@@ -128,6 +152,8 @@ class Part:
             OSError: the disk fails; the part stays good.
         """
         assert self._data is not None
+        if self._failure is not None:
+            raise self._failure
         self._disk.sync(self._data)
         self._close()
 

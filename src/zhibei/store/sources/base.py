@@ -160,7 +160,7 @@ class Source(Protocol):
         """What must be done before bytes can flow. The last item, and only that, is the file with all that is now known."""
         ...
 
-    def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes, None]:
+    def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes | memoryview, None]:
         """The file's bytes from ``offset`` up to ``end`` (None: to its end), of the version that was resolved.
 
         Closing at any point frees all. Several may be open at once where ``has_ranges`` says so.

@@ -29,6 +29,7 @@ from zhibei.store.repositories import (
     parse_location,
     pick,
     remote_file,
+    source_of,
 )
 from zhibei.store.sources.base import HUBS, RemoteFile, RemoteModel, SourceContext, StartOver
 
@@ -66,7 +67,7 @@ class HfSource:
             for file, role in picked.files
         )
         notices = (*self._session.notices, *picked.notices)
-        return RemoteModel(f"hf:{location.strip()}", picked.name, files, _licence(listing), notices, commit)
+        return RemoteModel(source_of("hf", location, place, picked), picked.name, files, _licence(listing), notices, commit)
 
     async def read(self, file: RemoteFile, offset: int, length: int) -> bytes | None:
         """Bytes by range."""
@@ -76,7 +77,7 @@ class HfSource:
         """See that the file may be had, and whether by ranges."""
         yield await self._session.prepare(file)
 
-    def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes, None]:
+    def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes | memoryview, None]:
         """The bytes; a cut connection is continued, at a mirror if need be."""
         return self._session.open(file, offset, end)
 

@@ -31,6 +31,7 @@ from zhibei.store.repositories import (
     parse_location,
     pick,
     remote_file,
+    source_of,
 )
 from zhibei.store.sources.base import HUBS, RemoteFile, RemoteModel, SourceContext
 
@@ -68,7 +69,9 @@ class ModelScopeSource:
         files = tuple(remote_file(file, role, f"{origin}/{file.name}") for file, role in picked.files)
         notices = (*self._session.notices, *picked.notices, *_truncated(place, data))
         licence = await self._licence(place.repository)
-        return RemoteModel(f"ms:{location.strip()}", picked.name, files, licence, notices, _commit(data) or revision)
+        return RemoteModel(
+            source_of("ms", location, place, picked), picked.name, files, licence, notices, _commit(data) or revision
+        )
 
     async def read(self, file: RemoteFile, offset: int, length: int) -> bytes | None:
         """Bytes by range."""
@@ -78,7 +81,7 @@ class ModelScopeSource:
         """See that the file may be had, and whether by ranges."""
         yield await self._session.prepare(file)
 
-    def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes, None]:
+    def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes | memoryview, None]:
         """The bytes; a cut connection is continued."""
         return self._session.open(file, offset, end)
 

@@ -120,7 +120,7 @@ class OllamaSource:
             await self._has_ranges(file)
         yield file
 
-    def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes, None]:
+    def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes | memoryview, None]:
         """The blob's bytes; a cut connection is continued."""
         assert file.digest is not None
         return self._registry.blob(file.digest).open(file, offset, end)

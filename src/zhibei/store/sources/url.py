@@ -50,7 +50,7 @@ class UrlSource:
         """Nothing to do."""
         yield file
 
-    def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes, None]:
+    def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes | memoryview, None]:
         """The bytes; a cut connection is continued."""
         return self._remote.open(file, offset, end)
 
