@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any, TypeVar
 
+from zhibei import event_loop
 from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Message, ResponseFormat, Tool, ToolCall
 from zhibei.errors import BadRequest
 from zhibei.events import (
@@ -172,7 +173,7 @@ class Runner:
     """An event loop on a thread of its own, for callers that have none."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = event_loop.new()
         self._thread = threading.Thread(target=self._loop.run_forever, name="zhibei", daemon=True)
         self._thread.start()
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from zhibei.engines import registry
 from zhibei.engines.base import Backend
+from zhibei.engines.registry import Engines
 from zhibei.hardware.detect import detect
 from zhibei.planner.choose import fitting
 from zhibei.plans import Hardware
 from zhibei.runtime.pool import Pool
-from zhibei.settings import Settings, foreign_directories
+from zhibei.settings import HubSettings, Settings, foreign_directories
 from zhibei.store.library import Library
 from zhibei.store.options import FetchOptions, PullOptions
 from zhibei.store.sources.base import Hub, Variant, prefer_four_bits
@@ -43,7 +43,7 @@ def build(settings: Settings, *, backends: Mapping[str, Backend] | None = None) 
         backends: engines by name, instead of those in the registry's table.
     """
     library = Library(settings.home, options=pull_options(settings), places=partial(places, settings))
-    engines = backends if backends is not None else {name: registry.create(name) for name in registry.ENGINES}
+    engines = backends if backends is not None else Engines()
     return App(settings, library, Pool(settings, library.resolve, detect, engines), detect)
 
 
@@ -66,12 +66,20 @@ def pull_options(settings: Settings) -> PullOptions:
             is_offline=download.offline,
         ),
         hubs={
-            "hf": Hub(hubs.hf_endpoint.rstrip("/"), tuple(url.rstrip("/") for url in hubs.hf_mirrors), hubs.hf_token),
+            "hf": Hub(hubs.hf_endpoint.rstrip("/"), _mirrors(hubs), hubs.hf_token),
             "ms": Hub(hubs.ms_endpoint.rstrip("/"), (), hubs.ms_token),
             "ollama": Hub(hubs.ollama_registry.rstrip("/")),
         },
         choose=_choose_variant,
     )
+
+
+def _mirrors(hubs: HubSettings) -> tuple[str, ...]:
+    """The mirrors to try. The public one that is set from the start stands in for the public hub, and for no other."""
+    usual = HubSettings()
+    if hubs.hf_endpoint.rstrip("/") != usual.hf_endpoint and hubs.hf_mirrors == usual.hf_mirrors:
+        return ()
+    return tuple(url.rstrip("/") for url in hubs.hf_mirrors)
 
 
 def _choose_variant(variants: tuple[Variant, ...]) -> Variant:

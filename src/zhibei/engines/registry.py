@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 
 from zhibei.engines.base import Backend
@@ -29,6 +29,26 @@ def create(name: str) -> Backend:
     module, _, attribute = ENGINES[name].partition(":")
     backend: Backend = getattr(import_module(module), attribute)()
     return backend
+
+
+class Engines(Mapping[str, Backend]):
+    """The engines of the table by name, each made when it is first asked for: much of what is done needs none."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Backend] = {}
+
+    def __getitem__(self, name: str) -> Backend:
+        if name not in ENGINES:
+            raise KeyError(name)
+        if name not in self._made:
+            self._made[name] = create(name)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(ENGINES)
+
+    def __len__(self) -> int:
+        return len(ENGINES)
 
 
 def choose(wanted: str, info: ModelInfo | None, task: Task, known: Mapping[str, EngineInfo]) -> EngineInfo:

@@ -9,8 +9,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import uvicorn
 
@@ -72,16 +71,6 @@ async def listen(
             each.close()
     if life.forced:
         raise KeyboardInterrupt
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run a program that serves, on the fastest event loop there is for this system."""
-    if sys.platform == "win32":
-        asyncio.run(work)
-    else:
-        import uvloop
-
-        uvloop.run(work)
 
 
 def check_bind(settings: ServerSettings) -> None:

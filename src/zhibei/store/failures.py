@@ -52,7 +52,7 @@ def translate(error: BaseException, host: str) -> Exception:
     if isinstance(error, (ssl.SSLCertVerificationError, aiohttp.ClientConnectorCertificateError)):
         return SourceError(
             "The certificate of {host} is not trusted: {reason}.",
-            hint="If your network uses a certificate authority of its own, point SSL_CERT_FILE at its certificate.",
+            hint="If your network uses a certificate authority of its own, point ZHIBEI_CA_FILE at its certificate.",
             host=host,
             reason=str(error)[:200],
         )

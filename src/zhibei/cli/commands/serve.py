@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zhibei import event_loop
 from zhibei.cli import flags
 from zhibei.cli.completing import complete_model
 from zhibei.cli.files import read_text
@@ -81,9 +82,7 @@ def COMMAND(invocation: Invocation, /, model: str | None, **params: Any) -> None
     if "load.chat_template" in given:
         given["load.chat_template"] = read_text(str(given["load.chat_template"]))
     settings = invocation.all_settings(given).settings
-    from zhibei.server.listen import run
-
-    run(_serve(invocation, settings, None if model is None else as_reference(model)))
+    event_loop.run(_serve(invocation, settings, None if model is None else as_reference(model)))
 
 
 async def _serve(invocation: Invocation, settings: Settings, preload: str | None) -> None:
