@@ -59,8 +59,8 @@ class RemoteService:
         """Have the server fetch or import a model. Closing this stops it there."""
         async with aclosing(self._events("/pull", {"ref": ref, "name": name, "copy_file": copy}, Pulled)) as events:
             async for event in events:
-                assert not isinstance(event, Checked)
-                yield event
+                if not isinstance(event, Checked):
+                    yield event
 
     async def leftovers(self, *, partial_only: bool = False) -> Sequence[Leftover]:
         """What belongs to no model there."""
@@ -73,7 +73,8 @@ class RemoteService:
 
     async def verify(self, names: Sequence[str] = ()) -> AsyncGenerator[CheckEvent, None]:
         """Read models there again."""
-        async with aclosing(self._events("/verify", {"names": list(names)}, None)) as events:
+        body = {"names": list(names)}
+        async with aclosing(self._events("/verify", body, Checked, may_be_empty=not names)) as events:
             async for event in events:
                 if isinstance(event, (Progress, Checked)):
                     yield event
@@ -88,8 +89,8 @@ class RemoteService:
         """Fetch a model's newer version there."""
         async with aclosing(self._events("/update", {"name": name}, Pulled)) as events:
             async for event in events:
-                assert not isinstance(event, Checked)
-                yield event
+                if not isinstance(event, Checked):
+                    yield event
 
     async def remove_model(self, name: str) -> None:
         """Remove a model."""
@@ -171,13 +172,15 @@ class RemoteService:
         names = {resident.name for resident in await self.residents() if resident.state != "starting"}
         return model.lower() in names or f"{model.lower()}:latest" in names
 
-    async def _events(self, path: str, body: Json, last: type[Pulled] | None) -> AsyncGenerator[PullEvent | CheckEvent, None]:
-        """Work of the library there. It must end with ``last``, if that is given."""
-        done = last is None
+    async def _events(
+        self, path: str, body: Json, last: type[Pulled | Checked], *, may_be_empty: bool = False
+    ) -> AsyncGenerator[PullEvent | CheckEvent, None]:
+        """Work of the library there. It must end with ``last``."""
+        done = may_be_empty
         async with aclosing(self._lines(NATIVE_PREFIX + path, body)) as lines:
             async for line in lines:
                 event = decode_pull_event(line)
-                done = done or isinstance(event, Pulled)
+                done = isinstance(event, last)
                 yield event
         if not done:
             raise self._lost("the answer ended too early")

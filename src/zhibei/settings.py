@@ -226,8 +226,11 @@ def _check_endpoint(name: str, url: str) -> None:
         is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
     except ValueError:
         is_good = False
-    if not is_good or parts.query or parts.fragment:
-        raise BadSetting("{name} cannot be {url!r}.", hint="Write it like https://host or http://host:port.", name=name, url=url)
+    if not is_good or parts.query or parts.fragment or re.search(r"\s", url) or not url.isprintable():
+        shown = re.sub(r"//[^/]*@", "//…@", url)
+        raise BadSetting(
+            "{name} cannot be {url!r}.", hint="Write it like https://host or http://host:port.", name=name, url=shown
+        )
 
 
 _FOREIGN_NAMES = (
@@ -409,8 +412,12 @@ def _check(settings: Settings) -> None:
         _check_endpoint("hubs.hf_mirrors", url)
     try:
         parse_keep_alive(settings.keep_alive)
-        max_rate = settings.download.max_bytes_per_s
     except BadRequest as error:
         raise BadSetting(error.message, hint=error.hint, **error.values) from None
+    try:
+        max_rate = settings.download.max_bytes_per_s
+    except BadRequest as error:
+        where, value = "download.max_rate", settings.download.max_rate
+        raise BadSetting("{where} cannot be {value!r}.", hint=error.hint, where=where, value=value) from None
     if max_rate is not None and max_rate < 1024:
         raise BadSetting("{name} cannot be less than {least}.", name="download.max_rate", least="1KiB")

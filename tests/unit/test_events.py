@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from zhibei import events, models, options, plans
-from zhibei.events import Notice, Timings
-from zhibei.models import StoredFile, StoredModel
+from zhibei.events import Checked, Notice, Timings
+from zhibei.models import Leftover, StoredFile, StoredModel
 from zhibei.options import LoadOptions
 from zhibei.plans import MemoryLine, Plan
 
@@ -53,6 +53,12 @@ def test_a_stored_model_knows_its_files() -> None:
     assert model.model_path == Path("/m-1")
     assert model.paths("shard") == (Path("/m-1"), Path("/m-2"))
     assert model.paths("adapter") == ()
+
+
+def test_a_check_and_a_leftover_say_no_more_than_is_known() -> None:
+    assert Checked("a:latest", None) == Checked("a:latest", None, ())
+    left = Leftover("view", Path("/v"), 0)
+    assert (left.origin, left.total_bytes, left.is_active) == (None, None, False)
 
 
 def test_the_total_of_a_plan() -> None:

@@ -198,6 +198,34 @@ def test_false(text: str) -> None:
         "keep_alive = 'for a while'",
         "keep_alive = '999999999d'",
         "keep_alive = true",
+        "model_folders = 3",
+        "model_folders = ['~no_such_person_/x']",
+        "hubs.hf_endpoint = ''",
+        "hubs.hf_endpoint = 'huggingface.co'",
+        "hubs.hf_endpoint = 'ftp://a.example'",
+        "hubs.hf_endpoint = 'https:///models'",
+        "hubs.hf_endpoint = 'https://a.example:0'",
+        "hubs.hf_endpoint = 'https://a.example:99999'",
+        "hubs.hf_endpoint = 'https://a.example/ x'",
+        'hubs.hf_endpoint = "https://a.example\\n"',
+        "hubs.hf_mirrors = ['https://a.example', 'b.example']",
+        "hubs.hf_mirrors = 3",
+        "hubs.hf_token = ' '",
+        "hubs.ms_endpoint = 'https://a.example?x=1'",
+        "hubs.ms_endpoint = 'https://a.example#x'",
+        "hubs.ms_token = ''",
+        "hubs.ollama_registry = 'http://[::1'",
+        "hubs.ollama_registry = 5000",
+        "download.max_rate = 'fast'",
+        "download.max_rate = '-5MB'",
+        "download.max_rate = ''",
+        "download.max_rate = '10'",
+        "download.max_rate = true",
+        "download.connections = 0",
+        "download.connections = 'many'",
+        "download.connections = 1.5",
+        "download.ca_file = '~no_such_person_/ca.pem'",
+        "download.offline = 'perhaps'",
         "load.ctx_size = 0",
         "load.threads = -2",
         "load.gpu_layers = -1",
@@ -219,6 +247,59 @@ def test_a_bad_value_is_refused_and_named(config: Path, line: str) -> None:
     said = f"{caught.value} {caught.value.hint_text}"
     name = line.partition(" =")[0]
     assert name.rpartition(".")[2] in said or "is not a port" in said or "language" in said or "duration" in said
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "words", "hint"),
+    [
+        ("HF_ENDPOINT", "huggingface.co", "hubs.hf_endpoint cannot be 'huggingface.co'", "https://host"),
+        ("ZHIBEI_HF_MIRRORS", "https://a.example,x", "hubs.hf_mirrors cannot be 'x'", "https://host"),
+        ("ZHIBEI_MS_ENDPOINT", "x", "hubs.ms_endpoint", "http://host:port"),
+        ("ZHIBEI_OLLAMA_REGISTRY", "x", "hubs.ollama_registry", "http://host:port"),
+        ("ZHIBEI_MAX_RATE", "fast", "download.max_rate cannot be 'fast'", "500MB"),
+        ("ZHIBEI_CONNECTIONS", "many", "ZHIBEI_CONNECTIONS cannot be 'many'", "whole number"),
+        ("ZHIBEI_OFFLINE", "perhaps", "ZHIBEI_OFFLINE cannot be 'perhaps'", "true | false"),
+        ("ZHIBEI_MODEL_FOLDERS", "~no_such_person_/x", "ZHIBEI_MODEL_FOLDERS", "list"),
+    ],
+)
+def test_a_bad_variable_is_named_and_the_right_form_told(variable: str, text: str, words: str, hint: str) -> None:
+    with pytest.raises(BadSetting) as caught:
+        resolve(environ={variable: text})
+    assert words in str(caught.value)
+    assert hint in (caught.value.hint_text or "")
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
+    for name in ("hubs.hf_endpoint", "hubs.ms_endpoint", "hubs.ollama_registry"):
+        with pytest.raises(BadSetting) as caught:
+            resolve({name: "https://me:s3cret@a.example"}, {})
+        assert "s3cret" not in f"{caught.value} {caught.value.hint_text} {caught.value.values}"
+        assert "a.example" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [(None, None), ("10MB", 10_000_000), ("1KiB", 1024), ("1048576", 1 << 20), ("1.5 GiB", 3 << 29)]
+)
+def test_the_rate_as_a_number(text: str | None, expected: int | None) -> None:
+    assert resolve({"download.max_rate": text}, {}).settings.download.max_bytes_per_s == expected
+
+
+def test_hubs_folders_and_downloads_in_a_file(config: Path) -> None:
+    found = from_file(
+        config,
+        """
+        model_folders = ["~/models", "/more"]
+        [hubs]
+        hf_endpoint = "http://127.0.0.1:8080/hf"
+        hf_mirrors = []
+        [download]
+        max_rate = 2048
+        offline = true
+        """,
+    )
+    assert found.model_folders == (Path.home() / "models", Path("/more"))
+    assert (found.hubs.hf_endpoint, found.hubs.hf_mirrors) == ("http://127.0.0.1:8080/hf", ())
+    assert (found.download.max_bytes_per_s, found.download.offline, found.download.connections) == (2048, True, 128)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from zhibei import errors
 from zhibei.errors import SourceError
-from zhibei.events import Inspected, Notice, Progress, Pulled, PullEvent
-from zhibei.models import ModelInfo, StoredFile, StoredModel
+from zhibei.events import Checked, CheckEvent, Inspected, Notice, Progress, Pulled, PullEvent
+from zhibei.models import Leftover, ModelDefaults, ModelInfo, StoredFile, StoredModel
+from zhibei.options import LoadOptions, Sampling
 from zhibei.plans import Resident
 from zhibei.wire import decode, decode_error, decode_pull_event, encode, encode_error, encode_pull_event
 
@@ -36,6 +37,18 @@ MODEL = StoredModel(
 BROKEN = StoredModel(
     "b:latest", (), None, "?", datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=8))), problem="a file is missing"
 )
+WITH_DEFAULTS = StoredModel(
+    "d:latest",
+    FILES,
+    INFO,
+    "ollama:d",
+    datetime(2026, 1, 2, tzinfo=timezone.utc),
+    in_place=True,
+    defaults=ModelDefaults(
+        "Be terse.", ("<|end|>",), Sampling(temperature=0.5, logit_bias=((5, -1.0),)), LoadOptions(ctx_size=512)
+    ),
+)
+PART = Leftover("part", Path("/home/blobs/parts/a.part"), 10, "hf:o/n@c/x.gguf", 50, True)
 RESIDENT = Resident("a:latest", "llama.cpp", "generate", "busy", 7, 4096, 4, 1, 10**10, None, None)
 
 
@@ -43,7 +56,9 @@ def through_json(value: Any) -> Any:
     return orjson.loads(orjson.dumps(value))
 
 
-@pytest.mark.parametrize("value", [INFO, ModelInfo("unknown", "?"), MODEL, BROKEN, RESIDENT])
+@pytest.mark.parametrize(
+    "value", [INFO, ModelInfo("unknown", "?"), MODEL, BROKEN, WITH_DEFAULTS, PART, Leftover("view", Path("/v"), 0), RESIDENT]
+)
 def test_values_come_back_as_they_were(value: Any) -> None:
     assert decode(type(value), through_json(encode(value))) == value
 
@@ -57,12 +72,29 @@ def test_values_come_back_as_they_were(value: Any) -> None:
         Progress("files", 1, 2, "files"),
         Notice("{a} is {b}.", (("a", 1), ("b", "x"))),
         Pulled(MODEL),
+        Pulled(WITH_DEFAULTS),
+        Checked("a:latest", None),
+        Checked("a:latest", "the bytes of x.gguf are not what they were", ("x.gguf",)),
     ],
 )
-def test_pull_events_come_back_as_they_were(event: PullEvent) -> None:
+def test_pull_events_come_back_as_they_were(event: PullEvent | CheckEvent) -> None:
     again = decode_pull_event(through_json(encode_pull_event(event)))
     assert str(again) == str(event)
     assert again == event or isinstance(event, Notice)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"event": "checked"},
+        {"event": "checked", "name": 5, "problem": None},
+        {"event": "checked", "name": "a", "problem": None, "bad_files": "x.gguf"},
+        {"event": "checked", "name": "a", "problem": None, "bad_files": [5]},
+    ],
+)
+def test_a_check_of_another_shape_is_an_error_of_the_source(data: Any) -> None:
+    with pytest.raises(SourceError):
+        decode_pull_event(data)
 
 
 def test_a_newer_server_may_say_more_and_an_older_one_less() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,23 @@ def test_running_models(own: Serving, client: httpx.Client) -> None:
         ("/models/copy", {"source": MODEL}),
         ("/models/copy", {"source": MODEL, "target": "../x"}),
         ("/models/copy", {"source": MODEL, "target": "con"}),
+        ("/prune", {"unknown": 1}),
+        ("/prune", []),
+        ("/verify", {"names": "tiny"}),
+        ("/verify", {"names": [5]}),
+        ("/verify", {"names": [""]}),
+        ("/verify", {"names": ["tiny"] * 10_001}),
+        ("/verify", {"names": ["../x"]}),
+        ("/verify", {"unknown": 1}),
+        ("/repair", {}),
+        ("/repair", {"name": ""}),
+        ("/repair", {"name": 5}),
+        ("/repair", {"name": "../x"}),
+        ("/repair", {"name": "/etc/passwd"}),
+        ("/repair", {"name": "tiny", "copy_file": True}),
+        ("/update", {}),
+        ("/update", {"name": ["tiny"]}),
+        ("/update", {"name": "file:/etc/passwd"}),
         ("/stop", {"name": None}),
         ("/tokenize", {"model": MODEL}),
         ("/tokenize", {"model": MODEL, "text": "x", "load": {"lora": "/etc/passwd"}}),
@@ -104,6 +122,141 @@ def test_a_pull_that_fails_at_once_has_a_status(client: httpx.Client, tmp_path: 
     fake = tmp_path / "fake.gguf"
     fake.write_bytes(b"GGUF" + bytes(50))
     assert client.post("/pull", json={"ref": str(fake), "copy_file": True}).status_code == 422
+
+
+def lines_of(reply: httpx.Response) -> list[Any]:
+    """The events of a stream that went well."""
+    assert reply.status_code == 200 and reply.headers["content-type"] == "application/x-ndjson"
+    return [decode_pull_event(json.loads(line)) for line in reply.text.splitlines() if line]
+
+
+def kinds_of(events: list[Any]) -> list[str]:
+    return list(dict.fromkeys(type(event).__name__ for event in events))
+
+
+def blob_of(server: Serving) -> Path:
+    blobs = (server.settings.home / "blobs" / "sha256").rglob("*")
+    (found,) = (path for path in blobs if path.is_file() and path.suffix != ".chunks")
+    return found
+
+
+def test_what_belongs_to_no_model_is_listed_and_removed(own: Serving, client: httpx.Client) -> None:
+    assert client.get("/leftovers").json() == client.post("/prune", json={}).json() == []
+    orphan = own.settings.home / "blobs" / "sha256" / "cd" / ("cd" * 32)
+    orphan.parent.mkdir()
+    orphan.write_bytes(b"nobody's")
+    os.utime(orphan, (1, 1))
+    expected = {
+        "kind": "blob",
+        "path": str(orphan),
+        "size_bytes": 8,
+        "origin": None,
+        "total_bytes": None,
+        "is_active": False,
+    }
+    assert client.get("/leftovers").json() == [expected]
+    assert client.get("/leftovers", params={"partial_only": "true"}).json() == []
+    assert client.get("/leftovers", params={"partial_only": "perhaps"}).status_code == 400
+    assert orphan.exists()
+    assert client.post("/prune", json={}).json() == [expected]
+    assert not orphan.exists()
+    assert client.get("/prune").status_code == 405 and client.post("/leftovers", json={}).status_code == 405
+
+
+def test_a_check_is_lines_of_events(own: Serving, client: httpx.Client) -> None:
+    events = lines_of(client.post("/verify", json={}))
+    assert kinds_of(events) == ["Progress", "Checked"] and events[-1].problem is None
+    assert lines_of(client.post("/verify", json={"names": [MODEL]})) == events
+    blob_of(own).write_bytes(b"?" * blob_of(own).stat().st_size)
+    assert lines_of(client.post("/verify", json={"names": ["tiny"]}))[-1].bad_files == ("tiny.gguf",)
+    client.delete("/models/tiny")
+    empty = client.post("/verify", json={})
+    assert (empty.status_code, empty.text.strip()) == (200, "")
+
+
+def test_a_repair_is_a_check_and_then_a_pull(own: Serving, client: httpx.Client) -> None:
+    blob = blob_of(own)
+    content = blob.read_bytes()
+    blob.write_bytes(b"?" + content[1:])
+    events = lines_of(client.post("/repair", json={"name": "tiny"}))
+    assert kinds_of(events) == ["Progress", "Checked", "Inspected", "Pulled"]
+    assert blob.read_bytes() == content
+    assert client.get("/models/tiny").json()["problem"] is None
+
+
+def test_an_update_is_lines_of_events_as_of_a_pull(own: Serving, client: httpx.Client) -> None:
+    (own.settings.home.parent / "tiny.gguf").write_bytes(model_bytes(8, seed=5))
+    events = lines_of(client.post("/update", json={"name": "tiny"}))
+    assert kinds_of(events) == ["Inspected", "Progress", "Pulled"]
+    assert blob_of(own).read_bytes() == model_bytes(8, seed=5)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/verify", {"names": [MODEL, "nowhere"]}), ("/repair", {"name": "nowhere"}), ("/update", {"name": "nowhere"})],
+)
+def test_upkeep_of_what_is_not_here_has_a_status(client: httpx.Client, path: str, body: Any) -> None:
+    reply = client.post(path, json=body)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")
+    assert "nowhere" in str(decode_error(reply.json()["error"]["zhibei"]))
+
+
+def test_an_update_whose_source_is_gone_has_a_status_and_changes_nothing(own: Serving, client: httpx.Client) -> None:
+    before = client.get("/models/tiny").json()
+    (own.settings.home.parent / "tiny.gguf").unlink()
+    assert client.post("/update", json={"name": "tiny"}).status_code == 404
+    assert client.get("/models/tiny").json() == before
+
+
+def test_a_repair_whose_source_is_gone_says_so_after_the_check_and_keeps_what_is_right(
+    own: Serving, client: httpx.Client
+) -> None:
+    (own.settings.home.parent / "tiny.gguf").unlink()
+    last = json.loads(client.post("/repair", json={"name": "tiny"}).text.splitlines()[-1])
+    assert type(decode_error(last["error"]["zhibei"])).__name__ == "ModelNotFound"
+    assert client.get("/models/tiny").json()["problem"] is None
+
+
+@pytest.mark.parametrize("path", ["/repair", "/update"])
+def test_a_model_of_which_nothing_is_known_is_broken_not_a_bad_request(own: Serving, client: httpx.Client, path: str) -> None:
+    (manifest,) = (own.settings.home / "manifests").rglob("*.json")
+    manifest.write_text("{")
+    error = client.post(path, json={"name": "tiny"}).json()["error"]
+    assert type(decode_error(error["zhibei"])).__name__ == "ModelBroken"
+
+
+UPKEEP = (
+    ("GET", "/leftovers", None),
+    ("POST", "/prune", {}),
+    ("POST", "/verify", {}),
+    ("POST", "/repair", {"name": MODEL}),
+    ("POST", "/update", {"name": MODEL}),
+)
+
+
+@pytest.mark.parametrize(("method", "path", "body"), UPKEEP)
+def test_upkeep_needs_the_key(start: Callable[..., Serving], method: str, path: str, body: Any) -> None:
+    url = start(api_key="k").url + "/zhibei/v1" + path
+    with httpx.Client(timeout=20) as client:
+        for headers in ({}, {"Authorization": "Bearer wrong"}):
+            assert client.request(method, url, json=body, headers=headers).status_code == 401
+        assert client.request(method, url, json=body, headers={"Authorization": "Bearer k"}).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path", "body"), UPKEEP[1:])
+def test_pages_of_other_sites_change_nothing(client: httpx.Client, method: str, path: str, body: Any) -> None:
+    for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "evil.example"}):
+        assert client.request(method, path, json=body, headers=headers).status_code == 403
+    assert client.request(method, path, content=json.dumps(body), headers={"Content-Type": "text/plain"}).status_code == 415
+
+
+@pytest.mark.parametrize("path", ["/repair", "/update"])
+def test_a_server_that_others_can_reach_looks_at_none_of_its_files_again(start: Callable[..., Serving], path: str) -> None:
+    server = start(host="0.0.0.0", api_key="k")
+    with httpx.Client(base_url=server.url + "/zhibei/v1", headers={"Authorization": "Bearer k"}) as client:
+        reply = client.post(path, json={"name": MODEL})
+        assert (reply.status_code, type(decode_error(reply.json()["error"]["zhibei"])).__name__) == (403, "NotPermitted")
+        assert client.post("/verify", json={}).status_code == 200
 
 
 def test_files_of_the_server_cannot_be_named_over_the_network(start: Callable[..., Serving], tmp_path: Path) -> None:

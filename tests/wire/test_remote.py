@@ -61,10 +61,15 @@ async def everything(service: RemoteService) -> list[BaseException]:
         service.copy_model("x", "y"),
         service.residents(),
         service.stop_model("x"),
+        service.leftovers(),
+        service.prune(),
         service.embed("x", EmbeddingRequest(("a",))),
         service.tokenize("x", "a"),
         service.detokenize("x", (1,)),
         anext(service.pull("x")),
+        anext(service.verify(["x"])),
+        anext(service.repair("x")),
+        anext(service.update("x")),
         anext(service.chat("x", ASK)),
         anext(service.complete("x", CompletionRequest("a"))),
     ):
@@ -81,7 +86,7 @@ async def test_no_server() -> None:
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         async with remote(url) as service:
             raised = await everything(service)
-    assert len(raised) == 12 and {type(error) for error in raised} == {SourceError}
+    assert len(raised) == 17 and {type(error) for error in raised} == {SourceError}
     assert url in str(raised[0]) and "zhibei serve" in str(raised[0].hint_text)  # type: ignore[attr-defined]
 
 
@@ -134,12 +139,30 @@ async def test_a_server_that_breaks_off_is_not_a_success(server: Serving) -> Non
             assert TextDelta("a") in events
 
 
-async def test_a_pull_that_breaks_off_is_not_a_success() -> None:
-    line = b'{"event":"progress","what":"x","done":1,"total":2}\n'
-    async with other_program(http(line, content_type="application/x-ndjson")) as url, remote(url) as service:
-        with pytest.raises(SourceError):
-            async for _ in service.pull("x"):
-                pass
+PROGRESS = b'{"event":"progress","what":"x","done":1,"total":2}\n'
+CHECKED = b'{"event":"checked","name":"x:latest","problem":null,"bad_files":[]}\n'
+
+
+@pytest.mark.parametrize("verb", ["pull", "verify", "repair", "update"])
+async def test_work_that_breaks_off_is_not_a_success(verb: str) -> None:
+    bodies = [b"", PROGRESS, PROGRESS + PROGRESS, CHECKED + PROGRESS]
+    for body in bodies if verb == "verify" else [*bodies, CHECKED]:
+        async with other_program(http(body, content_type="application/x-ndjson")) as url, remote(url) as service:
+            argument = ["x"] if verb == "verify" else "x"
+            with pytest.raises(SourceError):
+                async for _ in getattr(service, verb)(argument):
+                    pass
+
+
+async def test_a_check_of_all_that_breaks_off_within_a_model_is_not_a_success() -> None:
+    for body, is_good in ((b"", True), (CHECKED, True), (CHECKED + PROGRESS, False), (PROGRESS, False)):
+        async with other_program(http(body, content_type="application/x-ndjson")) as url, remote(url) as service:
+            if is_good:
+                assert len([event async for event in service.verify()]) == body.count(b"\n")
+                continue
+            with pytest.raises(SourceError):
+                async for _ in service.verify():
+                    pass
 
 
 @pytest.mark.parametrize(

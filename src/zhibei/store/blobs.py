@@ -7,6 +7,7 @@ disappears only under its lock, and whoever fetches one holds the lock until the
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
 import time
 from collections.abc import Collection, Iterator
@@ -86,6 +87,8 @@ class BlobStore:
     def seal(self, part: Part) -> None:
         """Bring a part to the medium. Raises StoreError, DiskFull where the disk is full; the part stays good."""
         try:
+            if part.data_path.stat().st_size > part.hashed_bytes:
+                self._cut(part.data_path, part.hashed_bytes)
             part.seal()
         except OSError as error:
             raise self.error(error) from error
@@ -131,9 +134,10 @@ class BlobStore:
         """
         path = self.path(digest)
         try:
-            self._disk.remove(path)
-            with contextlib.suppress(FileNotFoundError):
+            # First, so that none is left without its blob, which nobody would find.
+            with contextlib.suppress(OSError):
                 self._disk.remove(self.chunks_path(digest))
+            self._disk.remove(path)
             self._disk.sync_directory(path.parent)
         except FileNotFoundError:
             pass
@@ -152,6 +156,8 @@ class BlobStore:
         from zhibei.store.journal import PartIdentity
         from zhibei.store.parts import adopt_part
 
+        if not self.has(digest):
+            return
         identity = PartIdentity(origin, digest, size_bytes, None)
         try:
             adopt_part(self.parts_root, identity, self._disk, self.path(digest), self.chunks_path(digest))
@@ -187,6 +193,14 @@ class BlobStore:
                 return False
             remove_part(part.path, self._disk)
         return True
+
+    def _cut(self, path: Path, size_bytes: int) -> None:
+        """Remove what lies behind the end: a blob that had become too long may have been taken apart."""
+        fileno = self._disk.open_existing(path)
+        try:
+            self._disk.truncate(fileno, size_bytes)
+        finally:
+            os.close(fileno)
 
     def _make_parents(self, target: Path) -> None:
         for directory in (target.parent.parent, target.parent):

@@ -47,7 +47,9 @@ def harmless(name: str) -> str:
     try:
         return check_file_name(name)
     except SourceError:
-        return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[-_MAX_LENGTH:].strip("._ ") or "model"
+        left = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[-_MAX_LENGTH:].strip("._ ")
+        is_reserved = _RESERVED.fullmatch(left) is not None
+        return (f"model-{left[:200]}".rstrip(".") if is_reserved else left) or "model"
 
 
 def check_distinct(names: Iterable[str]) -> None:

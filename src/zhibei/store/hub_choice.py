@@ -20,9 +20,10 @@ _PATIENCE_S = 8.0
 def remembered(path: Path) -> str | None:
     """The hub that was sooner last time; None if that is long ago or not known."""
     try:
-        table = json.loads(path.read_bytes()[:4096])
+        with path.open("rb") as stream:
+            table = json.loads(stream.read(4096))
         hub, at_s = str(table["hub"]), float(table["at_s"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return None
     return hub if 0 <= time.time() - at_s < _REMEMBERED_S else None
 

@@ -173,7 +173,7 @@ class Library:
         return hand_over(self._verify([self._find(name) for name in names] or self._manifests.read_all()))
 
     def repair(self, name: ModelName) -> AsyncGenerator[PullEvent | CheckEvent, None]:
-        """Read a model again and fetch what is wrong of it: Progress …, Checked, and then as ``pull``.
+        """Read a model again and fetch what is wrong of it: Progress …, Checked, and then as ``pull``; only Pulled if nothing is.
 
         Raises:
             ModelNotFound: it is not here.
@@ -194,7 +194,7 @@ class Library:
         from zhibei.store.handover import hand_over
 
         manifest = self._find(name)
-        return hand_over(self._new_pull(may_replace=True).run(self._source_of(manifest), str(manifest.name)))
+        return hand_over(self._update(manifest, self._source_of(manifest)))
 
     def pullable(self, name: ModelName) -> bool:
         """Whether the catalogue knows where to get it."""
@@ -242,21 +242,49 @@ class Library:
                     yield event
 
     async def _repair(self, manifest: Manifest) -> AsyncGenerator[PullEvent | CheckEvent, None]:
-        from zhibei.events import Checked
+        from zhibei.events import Checked, Pulled
         from zhibei.store.checking import take_apart
         from zhibei.store.threads import in_thread
 
         source = self._source_of(manifest)
-        bad: tuple[str, ...] = ()
+        found: Checked | None = None
         async with contextlib.aclosing(self._verify((manifest,))) as events:
             async for event in events:
-                if isinstance(event, Checked):
-                    bad = event.bad_files
+                found = event if isinstance(event, Checked) else found
                 yield event
+        if found is not None and found.problem is None:
+            # A sound model needs no source, which may be out of reach, or have a newer version by now.
+            yield Pulled(self._show(manifest))
+            return
+        bad = found.bad_files if found is not None else ()
         await in_thread(take_apart, manifest, bad, self._blobs)
-        async with contextlib.aclosing(self._new_pull(may_replace=True).run(source, str(manifest.name))) as pulled:
-            async for step in pulled:
+        async with contextlib.aclosing(self._update(manifest, source)) as steps:
+            async for step in steps:
                 yield step
+
+    async def _update(self, manifest: Manifest, source: ModelRef) -> AsyncGenerator[PullEvent, None]:
+        """Have what the source has now, in place or copied as it was."""
+        from zhibei.events import Inspected, Pulled
+        from zhibei.store.threads import in_thread
+
+        used = await in_thread(self._used, manifest)
+        if used is not None:
+            model = await in_thread(self.use, used.name, name=str(manifest.name))
+            yield Inspected(model.name, model.info, model.size_bytes)
+            yield Pulled(model)
+            return
+        pull = self._new_pull(copy=not manifest.in_place, may_replace=True)
+        async with contextlib.aclosing(pull.run(source, str(manifest.name))) as steps:
+            async for step in steps:
+                yield step
+
+    def _used(self, manifest: Manifest) -> ForeignModel | None:
+        """The model of another program that was recorded: only there is known what belongs to it beside its weights."""
+        if not manifest.in_place:
+            return None
+        path = Path(manifest.source.removeprefix("file:"))
+        found = (model for model in self.foreign() if model.problem is None and model.model_path is not None)
+        return next((model for model in found if model.model_path and path in (model.model_path, model.model_path.parent)), None)
 
     def _source_of(self, manifest: Manifest) -> ModelRef:
         if not manifest.source:
@@ -282,14 +310,16 @@ class Library:
 
     def _elsewhere(self, reference: str) -> tuple[RemoteModel, ForeignModel | None]:
         """A model outside the store, and what is known of it where another program keeps it."""
-        from zhibei.store.foreign import find_named, remote_of
+        from zhibei.store.foreign import PROGRAMS, find_named, remote_of
         from zhibei.store.sources.file import resolve_path
 
         found = find_named(self.foreign(), reference)
         if found is not None:
             return remote_of(found), found
-        ref = ModelRef.parse(reference)
-        if ref.source != "file":
+        # A program's name for a model may be longer than any name here, and is a name all the same.
+        is_theirs = reference.strip().partition("/")[0].casefold() in PROGRAMS
+        ref = None if is_theirs else ModelRef.parse(reference)
+        if ref is None or ref.source != "file":
             raise ModelNotFound(
                 "No other program here has a model {name}.", hint="zhibei list --all shows what there is.", name=reference
             )

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from zhibei.errors import BadReference, StoreError
+from zhibei.errors import BadReference, SourceError, StoreError
 from zhibei.models import ROLES, WEIGHT_ROLES, ModelDefaults, ModelInfo
 from zhibei.refs import ModelName
 from zhibei.store import owners
 from zhibei.store.decoding import BadShape, decode, encode
 from zhibei.store.digests import Digest
 from zhibei.store.disk import Disk, translate
+from zhibei.store.filenames import check_distinct, check_relative
 
 VERSION = 1
 _MAX_BYTES = 32 * 1024 * 1024
 _MAX_FILES = 10_000
 _MAX_SIZE_BYTES = 2**62
 _ATTEMPTS = 5
+_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}(?![0-9a-f])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,10 @@ class ManifestFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A model as its manifest has it. ``problem`` says in English why it cannot be used; then the rest may be empty."""
+    """A model as its manifest has it. ``problem`` says in English why it cannot be used; then the rest may be empty.
+
+    ``mentioned``: the blobs that one which cannot be read speaks of, for whoever can read it may need them.
+    """
 
     name: ModelName
     source: str
@@ -59,6 +65,7 @@ class Manifest:
     problem: str | None = None
     defaults: ModelDefaults | None = None
     revision: str | None = None
+    mentioned: frozenset[Digest] = frozenset()
 
     @property
     def in_place(self) -> bool:
@@ -68,7 +75,7 @@ class Manifest:
     @property
     def digests(self) -> frozenset[Digest]:
         """The blobs it refers to."""
-        return frozenset(file.digest for file in self.files if file.digest is not None)
+        return self.mentioned.union(file.digest for file in self.files if file.digest is not None)
 
 
 class ManifestStore:
@@ -102,7 +109,8 @@ class ManifestStore:
         try:
             return _parse(name, text)
         except (BadShape, StoreError, ValueError, RecursionError, OverflowError) as error:
-            return _broken(name, f"its manifest is damaged: {str(error)[:200]}", status.st_mtime)
+            broken = _broken(name, f"its manifest is damaged: {str(error)[:200]}", status.st_mtime)
+            return replace(broken, mentioned=_mentioned(text))
 
     def names(self) -> list[ModelName]:
         """All names that have a manifest, sorted. Files that are not manifests are passed over.
@@ -215,6 +223,11 @@ def _broken(name: ModelName, problem: str, modified_s: float | None) -> Manifest
     return Manifest(name, "", datetime.fromtimestamp(modified_s or 0, timezone.utc), problem=problem)
 
 
+def _mentioned(text: bytes) -> frozenset[Digest]:
+    found = (match[0].decode() for match, _ in zip(_DIGEST.finditer(text), range(_MAX_FILES), strict=False))
+    return frozenset(map(Digest.parse, found))
+
+
 def _format(manifest: Manifest) -> bytes:
     table = {
         "version": VERSION,
@@ -257,6 +270,7 @@ def _parse(name: ModelName, data: bytes) -> Manifest:
     files = tuple(_parse_file(entry) for entry in entries)
     if not any(file.role in WEIGHT_ROLES for file in files):
         raise BadShape("it has no model file")
+    _check_names([file.name for file in files if file.digest is not None])
     info, defaults = table.get("info"), table.get("defaults")
     added_at = datetime.fromisoformat(_text(table, "added_at"))
     if added_at.tzinfo is None:
@@ -271,6 +285,17 @@ def _parse(name: ModelName, data: bytes) -> Manifest:
         defaults=decode(ModelDefaults, defaults, "defaults") if defaults is not None else None,
         revision=_optional_text(table, "revision"),
     )
+
+
+def _check_names(names: list[str]) -> None:
+    """They are shown as files below one directory."""
+    try:
+        directories = {parent for name in names for parent in check_relative(name).parents}
+        check_distinct(names)
+    except SourceError as error:
+        raise BadShape(str(error)) from error
+    if any(check_relative(name) in directories for name in names):
+        raise BadShape("a file has the name of a directory")
 
 
 def _parse_file(entry: object) -> ManifestFile:

@@ -315,7 +315,12 @@ def decode_object(raw: bytes, most_bytes: int, model: str) -> dict[str, Any]:
     try:
         document = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise _broken(model, N_("it is not JSON")) from error
+        raise SourceError(
+            "The description of {model} makes no sense: {problem}.",
+            hint="Check the endpoint's address, and that no login page of the network is in between.",
+            model=model,
+            problem=N_("it is not JSON"),
+        ) from error
     if not isinstance(document, dict):
         raise _broken(model, N_("it is not a JSON object"))
     return document

@@ -51,7 +51,11 @@ class OllamaRegistry:
         """
         raw = await self._ask(f"{self._base}/blobs/{layer.digest}", {}, MAX_TEXT_BYTES)
         if hashlib.sha256(raw).hexdigest() != layer.digest.hex:
-            raise DigestMismatch("{name} is not the file that the registry announced.", name=layer.name)
+            raise DigestMismatch(
+                "{name} is not the file that the registry announced.",
+                hint="Pull again. If it stays so, the file at the source has been changed or the network alters it.",
+                name=layer.name,
+            )
         return raw
 
     def blob(self, digest: Digest) -> HttpFile:

@@ -29,12 +29,13 @@ from zhibei.store.options import PullOptions
 from zhibei.store.rate_limit import RateLimit
 from zhibei.store.recording import check_free, inspect_stored, manifest_in_place, named
 from zhibei.store.sources import open_source
-from zhibei.store.sources.base import RemoteFile, RemoteModel, Source, SourceContext, StartOver
+from zhibei.store.sources.base import Chooser, RemoteFile, RemoteModel, Source, SourceContext, StartOver, Variant
 from zhibei.store.threads import in_thread
 from zhibei.store.transfer import Locks, Transfer
 from zhibei.store.views import Views, needs_view
-from zhibei.store.ways import Way, rivals, ways_to, with_first
+from zhibei.store.ways import Way, rivals, variants_of, ways_to, with_first
 
+_HUB_NAMES = {"hf": "Hugging Face", "ms": "ModelScope"}
 _MAX_ROUNDS = 3
 
 
@@ -72,7 +73,12 @@ class Pull:
             return
         ways = ways_to(ref, target, self._store.catalog)
         if rivals(ways) and not self._options.fetch.is_offline:
-            ways = await self._ordered(ways)
+            hub, is_new = await self._preferred(ways)
+            if is_new:
+                yield Notice(
+                    "{hub} answers sooner; it is asked first for the next days.", (("hub", _HUB_NAMES.get(hub or "", hub)),)
+                )
+            ways = with_first(ways, hub) if hub is not None else ways
         first: ZhibeiError | None = None
         for position, way in enumerate(ways, start=1):
             try:
@@ -106,17 +112,17 @@ class Pull:
         is_same = not manifest.digests.isdisjoint(known) or any(_begins(manifest.source, text) for text in refs)
         return model if model.problem is None and is_same else None
 
-    async def _ordered(self, ways: tuple[Way, ...]) -> tuple[Way, ...]:
-        """Of two hubs that have the same model, the one that answers sooner comes first; that is remembered."""
+    async def _preferred(self, ways: tuple[Way, ...]) -> tuple[str | None, bool]:
+        """Of two hubs that have the same model, the one that answers sooner, and whether that was found out just now."""
         path = self._store.home / "state" / "hub.json"
         hub = await in_thread(hub_choice.remembered, path)
-        if hub is None:
-            winner = await hub_choice.soonest(rivals(ways), self._ask)
-            if winner is None or winner.ref.source is None:
-                return ways
-            hub = winner.ref.source
-            await in_thread(hub_choice.remember, path, hub)
-        return with_first(ways, hub)
+        if hub is not None:
+            return hub, False
+        winner = await hub_choice.soonest(rivals(ways), self._ask)
+        if winner is None or winner.ref.source is None:
+            return None, False
+        await in_thread(hub_choice.remember, path, winner.ref.source)
+        return winner.ref.source, True
 
     async def _ask(self, way: Way) -> None:
         source = self._open(way)
@@ -129,8 +135,17 @@ class Pull:
         assert way.ref.source is not None
         options = self._options
         workspace = self._store.home / "tmp" / owners.new_token()
-        context = SourceContext(workspace, options.fetch, options.pip_environment, options.hubs, options.choose)
+        context = SourceContext(workspace, options.fetch, options.pip_environment, options.hubs, self._choose(way.ref))
         return open_source(way.ref.source, context)
+
+    def _choose(self, ref: ModelRef) -> Chooser:
+        """Of a repository's variants one that is here already, so that pulling it again is pulling the same."""
+
+        def choose(variants: tuple[Variant, ...]) -> Variant:
+            here = variants_of(str(ref), (manifest.source for manifest in self._store.manifests.read_all()))
+            return self._options.choose(tuple(variant for variant in variants if variant.label in here) or variants)
+
+        return choose
 
     async def _from(self, way: Way) -> AsyncGenerator[PullEvent, None]:
         """All of one source's work, begun again when what it has changes meanwhile."""

@@ -12,6 +12,7 @@ from zhibei.models import WEIGHT_ROLES, ModelDefaults, ModelInfo, StoredModel
 from zhibei.refs import ModelName
 from zhibei.store.manifests import Manifest, ManifestFile
 from zhibei.store.sources.base import RemoteFile, RemoteModel
+from zhibei.store.ways import is_closer
 
 
 def named(remote: RemoteModel, wanted: ModelName | None) -> ModelName:
@@ -32,7 +33,9 @@ def check_free(old: Manifest | None, remote: RemoteModel, show: Callable[[Manife
     Raises:
         BadRequest: it would be.
     """
-    if old is None or old.source == remote.source or show(old).problem is not None:
+    if old is None or show(old).problem is not None:
+        return
+    if is_closer(old.source, remote.source) or is_closer(remote.source, old.source):
         return
     if old.digests and old.digests == {file.digest for file in remote.files}:
         return

@@ -58,11 +58,15 @@ class ListedFile:
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """What of a repository is the model: each file with its role, the weights first, and what the person should know."""
+    """What of a repository is the model: each file with its role, the weights first, and what the person should know.
+
+    ``what`` names the variant where the location did not; None: it did, or there is but one, of no particular kind.
+    """
 
     files: tuple[tuple[ListedFile, str], ...]
     name: ModelName | None
     notices: tuple[Notice, ...] = ()
+    what: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,17 @@ def pick(location: Location, kind: str, files: Iterable[ListedFile], choose: Cho
     raise _nothing(location, listed)
 
 
+def source_of(kind: str, typed: str, location: Location, picked: Picked) -> str:
+    """The reference to record for a location, as it was typed and as it was understood.
+
+    It names the variant, so that the same one is taken on another day and on another machine.
+    """
+    if picked.what is None:
+        return f"{kind}:{typed.strip()}"
+    revision = f"@{location.revision}" if location.revision is not None else ""
+    return f"{kind}:{location.repository}{revision}:{picked.what}"
+
+
 def gguf_variants(names: Iterable[str]) -> tuple[Variant, ...]:
     """The GGUF variants among names of a repository, of unknown size; names that are not allowed do not count."""
     good: dict[str, int | None] = {}
@@ -205,7 +220,19 @@ def _pick_gguf(location: Location, kind: str, gguf: GgufFiles, checked: Mapping[
                 (("repository", location.repository), ("ref", f"{kind}:{location.repository}:{gguf.drafts[0].names[0]}")),
             )
         )
-    return Picked(tuple(files), _gguf_name(location, chosen, gguf), tuple(notices))
+    what = _what_finds(chosen, gguf) if location.what is None else None
+    return Picked(tuple(files), _gguf_name(location, chosen, gguf), tuple(notices), what)
+
+
+def _what_finds(chosen: GgufSet, gguf: GgufFiles) -> str | None:
+    """What to write after the repository to get a variant again: its label, else its file."""
+    if chosen.quant is None and len(gguf.variants) == 1:
+        return None
+    for what in (chosen.label, chosen.names[0]):
+        is_plain = (is_revision(what) or _is_path(what)) and what.casefold() != "safetensors"
+        if is_plain and (find_variant(gguf.variants, what) or find_file(gguf, what)) == chosen:
+            return what
+    return None
 
 
 def _named(location: Location, gguf: GgufFiles) -> GgufSet:

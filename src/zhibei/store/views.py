@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from zhibei.store.filenames import check_relative
 from zhibei.store.manifests import Manifest, ManifestFile
 
 _NAMED_ROLES = ("shard", "weights", "config")
+_OWN_NAME = re.compile(r"[0-9a-f]{32}|\.[0-9a-f-]+\.tmp", re.ASCII)
 
 
 def needs_view(manifest: Manifest) -> bool:
@@ -60,6 +62,8 @@ class Views:
         made = self._root / f".{owners.new_token()}.tmp"
         try:
             self._fill(made, manifest)
+            if target.is_symlink() or target.is_file():
+                self._disk.remove(target)
             shutil.rmtree(target, ignore_errors=True)
             with contextlib.suppress(FileExistsError):
                 self._disk.rename_directory(made, target)
@@ -72,12 +76,13 @@ class Views:
         return target
 
     def stale(self, manifests: Collection[Manifest]) -> Iterator[Path]:
-        """Views that show no model any more, and what was left half made."""
+        """Views that show no model any more, and what was left half made. What others put there is none of them."""
         wanted = {self.directory(manifest).name for manifest in manifests if needs_view(manifest)}
         with contextlib.suppress(OSError):
             for path in sorted(self._root.iterdir()):
+                is_ours = _OWN_NAME.fullmatch(path.name) is not None and path.is_dir() and not path.is_symlink()
                 is_growing = path.name.endswith(".tmp") and owners.is_alive(path.name[1 : -len(".tmp")], path)
-                if path.name not in wanted and not is_growing:
+                if is_ours and path.name not in wanted and not is_growing:
                     yield path
 
     def tidy(self, manifests: Collection[Manifest]) -> None:

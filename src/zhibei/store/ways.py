@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from zhibei.errors import ModelNotFound
@@ -45,6 +46,23 @@ def ways_to(ref: ModelRef, name: ModelName | None, catalog: Catalog) -> tuple[Wa
             name=str(ref),
         )
     return _of_entry(entry, name or entry.name, may_replace=name is None)
+
+
+def is_closer(source: str, ref: str) -> bool:
+    """Whether a recorded source is what a reference names, or a variant of it: ``hf:owner/name:Q4_K_M`` of ``hf:owner/name``."""
+    return source == ref or bool(variants_of(ref, (source,)))
+
+
+def variants_of(ref: str, sources: Iterable[str]) -> frozenset[str]:
+    """The labels of the variants that recorded sources name of a repository; none where the reference names one itself.
+
+    A single file is no variant: it may be a draft or a projector.
+    """
+    hub, _, location = ref.partition(":")
+    if hub not in _HUBS or ":" in location:
+        return frozenset()
+    labels = (source[len(ref) + 1 :] for source in sources if source.startswith(f"{ref}:"))
+    return frozenset(label for label in labels if not label.lower().endswith(".gguf"))
 
 
 def rivals(ways: tuple[Way, ...]) -> tuple[Way, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,17 +22,23 @@ from zhibei.errors import (
     ContextTooLong,
     EngineDied,
     EngineStartFailed,
+    ModelBroken,
     ModelFileError,
     ModelNotFound,
     Unsupported,
     ZhibeiError,
 )
-from zhibei.events import Finished, Inspected, Loading, Progress, Pulled, ReasoningDelta, TextDelta, ToolCallDelta, Usage
+from zhibei.events import Checked, Finished, Inspected, Loading, Progress, Pulled, ReasoningDelta, TextDelta, ToolCallDelta, Usage
 from zhibei.local import LocalService
+from zhibei.models import Leftover
 from zhibei.options import Limits, LoadOptions, Sampling
 from zhibei.remote import RemoteService
 from zhibei.service import RunOptions, Service
 from zhibei.settings import Settings
+from zhibei.store.digests import Digest
+from zhibei.store.disk import Disk
+from zhibei.store.journal import PartIdentity
+from zhibei.store.parts import claim_part
 
 MODEL = "tiny:latest"
 
@@ -127,6 +135,142 @@ async def test_pull_of_what_is_no_model_fails_and_leaves_nothing(service: Servic
         async for _ in service.pull(f"file:{source}", name="fake", copy=True):
             pass
     assert [model.name for model in await service.list_models()] == [MODEL]
+
+
+def blob_of(home: Path) -> Path:
+    """The one blob of the model that every store here has."""
+    (found,) = (path for path in (home / "blobs" / "sha256").rglob("*") if path.is_file() and path.suffix != ".chunks")
+    return found
+
+
+def leave_things_behind(home: Path) -> list[Leftover]:
+    """A download that was cut off, a blob that no model uses, a view of a model that is gone."""
+    part = claim_part(home / "blobs" / "parts", PartIdentity("hf:o/n@c/x.gguf", Digest("ab" * 32), 5000, None), Disk())
+    part.write(0, [bytes(range(256)) * 16])
+    part.keep()
+    (kept,) = (home / "blobs" / "parts").iterdir()
+    orphan = home / "blobs" / "sha256" / "cd" / ("cd" * 32)
+    orphan.parent.mkdir()
+    orphan.write_bytes(b"nobody's")
+    os.utime(orphan, (1, 1))
+    view = home / "views" / ("ef" * 16)
+    view.mkdir(parents=True)
+    return [
+        Leftover("part", kept, 4096, "hf:o/n@c/x.gguf", 5000),
+        Leftover("blob", orphan, len(b"nobody's")),
+        Leftover("view", view, 0),
+    ]
+
+
+async def everything_of(work: Callable[[], AsyncGenerator[Any, None]]) -> list[Any]:
+    async with aclosing(work()) as events:
+        return [event async for event in events]
+
+
+async def test_leftovers_are_told_and_pruned(here: Here, service: Service) -> None:
+    assert list(await service.leftovers()) == list(await service.prune()) == []
+    expected = leave_things_behind(here.home)
+    assert list(await service.leftovers()) == expected
+    assert list(await service.leftovers(partial_only=True)) == expected[:1]
+    assert list(await service.prune()) == expected
+    assert list(await service.leftovers()) == list(await service.prune()) == []
+    assert not any(found.path.exists() for found in expected)
+    assert (await service.show_model(MODEL)).problem is None
+
+
+async def test_verify_finds_what_is_wrong_and_only_that(here: Here, service: Service, tmp_path: Path) -> None:
+    blob = blob_of(here.home)
+    other = tmp_path / "other.gguf"
+    other.write_bytes(model_bytes(7, seed=3))
+    await everything_of(lambda: service.pull(str(other), name="other", copy=True))
+    checked = [event for event in await everything_of(service.verify) if isinstance(event, Checked)]
+    assert checked == [Checked("other:latest", None), Checked(MODEL, None)]
+    blob.write_bytes(b"?" * blob.stat().st_size)
+    events = await everything_of(service.verify)
+    found = {event.name: event for event in events if isinstance(event, Checked)}
+    assert found["other:latest"] == Checked("other:latest", None)
+    assert found[MODEL].bad_files == ("tiny.gguf",) and "tiny.gguf" in (found[MODEL].problem or "")
+    assert Progress("tiny.gguf", blob.stat().st_size, blob.stat().st_size) in events
+    *_, alone = await everything_of(lambda: service.verify(["other"]))
+    assert alone == Checked("other:latest", None)
+
+
+async def test_an_empty_store_is_verified_at_once(service: Service) -> None:
+    await service.remove_model(MODEL)
+    assert await everything_of(service.verify) == []
+
+
+async def test_repair_mends_what_is_wrong(here: Here, service: Service) -> None:
+    blob = blob_of(here.home)
+    content = blob.read_bytes()
+    blob.write_bytes(content[:100] + b"?" * 10 + content[110:])
+    events = await everything_of(lambda: service.repair("tiny"))
+    checked = next(event for event in events if isinstance(event, Checked))
+    assert checked.bad_files == ("tiny.gguf",)
+    assert isinstance(events[-1], Pulled)
+    model = events[-1].model
+    assert (model.name, model.problem, model.in_place) == (MODEL, None, False)
+    assert model.model_path.read_bytes() == content
+    assert await everything_of(lambda: service.verify([MODEL])) == [
+        Progress("tiny.gguf", len(content), len(content)),
+        Checked(MODEL, None),
+    ]
+
+
+async def test_update_takes_the_newer_version(here: Here, service: Service) -> None:
+    before = await service.show_model(MODEL)
+    source = here.home.parent / "tiny.gguf"
+    same = (await everything_of(lambda: service.update(MODEL)))[-1]
+    assert isinstance(same, Pulled) and same.model.files == before.files
+    source.write_bytes(model_bytes(9, seed=2))
+    events = await everything_of(lambda: service.update("tiny"))
+    assert isinstance(events[0], Inspected) and isinstance(events[-1], Pulled)
+    model = events[-1].model
+    assert (model.name, model.source, model.in_place) == (MODEL, f"file:{source}", False)
+    assert model.model_path.read_bytes() == source.read_bytes()
+    assert blob_of(here.home) == model.model_path
+    source.unlink()
+    with pytest.raises(ModelNotFound):
+        await everything_of(lambda: service.update(MODEL))
+    assert (await service.show_model(MODEL)).files == model.files
+
+
+async def test_a_file_in_place_stays_in_place(service: Service, tmp_path: Path) -> None:
+    source = tmp_path / "lying.gguf"
+    source.write_bytes(model_bytes(5))
+    await everything_of(lambda: service.pull(str(source), name="lying"))
+    source.write_bytes(model_bytes(6, seed=4))
+    (checked,) = await everything_of(lambda: service.verify(["lying"]))
+    assert f"{source} has" in checked.problem and checked.bad_files == ()
+    for work in (service.update, service.repair):
+        last = (await everything_of(lambda work=work: work("lying")))[-1]  # type: ignore[misc]
+        assert isinstance(last, Pulled)
+        assert (last.model.in_place, last.model.model_path, last.model.problem) == (True, source, None)
+
+
+async def test_upkeep_of_what_is_not_here(service: Service) -> None:
+    for work in (
+        lambda: service.verify([MODEL, "nothing:here"]),
+        lambda: service.repair("nothing:here"),
+        lambda: service.update("nothing:here"),
+    ):
+        with pytest.raises(ModelNotFound) as caught:
+            await everything_of(work)
+        assert "nothing:here" in str(caught.value) and caught.value.hint_text
+    for work in (lambda: service.verify(["../x"]), lambda: service.repair("../x"), lambda: service.update("../x")):
+        with pytest.raises(BadReference):
+            await everything_of(work)
+
+
+async def test_upkeep_of_a_model_of_which_nothing_is_known(here: Here, service: Service) -> None:
+    (manifest,) = (here.home / "manifests").rglob("*.json")
+    manifest.write_text("{")
+    (checked,) = await everything_of(service.verify)
+    assert checked.name == MODEL and "damaged" in checked.problem
+    for work in (service.repair, service.update):
+        with pytest.raises(ModelBroken) as caught:
+            await everything_of(lambda work=work: work("tiny"))  # type: ignore[misc]
+        assert "zhibei rm tiny:latest" in (caught.value.hint_text or "")
 
 
 async def test_chat_streams_and_ends_with_usage(service: Service) -> None:

@@ -20,8 +20,20 @@ from hubs.server import Hub as LocalHub
 from support.hostile_server import HostileServer
 from support.models import model_bytes
 from support.pulling import blobs, pull
-from zhibei.errors import BadReference, BadSetting, DigestMismatch, ModelNotFound, Offline, SourceError, Unsupported, ZhibeiError
+from zhibei.errors import (
+    BadReference,
+    BadRequest,
+    BadSetting,
+    DigestMismatch,
+    ModelNotFound,
+    Offline,
+    SourceError,
+    Unsupported,
+    ZhibeiError,
+)
+from zhibei.events import Pulled
 from zhibei.options import Sampling
+from zhibei.refs import ModelName
 from zhibei.store.digests import Digest
 from zhibei.store.fetch import FetchOptions, Retries, Timers
 from zhibei.store.hub_session import blob_id
@@ -698,6 +710,49 @@ class TestPulling:
         site.hub.log.clear()
         await pull(library, f"{site.kind}:zhibei/Tiny-GGUF:Q4_K_M")
         assert site.hub.num_bytes_sent() == 0
+
+    async def test_the_variant_that_was_chosen_is_recorded_and_taken_again(self, site: Site, tmp_path: Path) -> None:
+        repository = f"{site.kind}:zhibei/Tiny-GGUF"
+
+        def preferring(label: str) -> Library:
+            def choose(variants: tuple[Variant, ...]) -> Variant:
+                return next((variant for variant in variants if variant.label == label), variants[0])
+
+            hubs = site.context().hubs
+            return Library(tmp_path / "home", options=PullOptions(OPTIONS, poll_s=0.01, hubs=hubs, choose=choose))
+
+        first = await pull(preferring("Q4_K_M"), repository)
+        assert (first.name, first.source) == ("tiny:q4_k_m", f"{repository}:Q4_K_M")
+        again = await pull(preferring("Q8_0"), repository)
+        assert (again.name, again.source, again.files) == (first.name, first.source, first.files)
+        async with aclosing(preferring("Q8_0").update(ModelName.parse("tiny:q4_k_m"))) as events:
+            updated = [event async for event in events][-1]
+        assert isinstance(updated, Pulled) and updated.model.files == first.files
+        first.files[0].path.write_bytes(b"?" * first.files[0].size_bytes)
+        async with aclosing(preferring("Q8_0").repair(ModelName.parse("tiny:q4_k_m"))) as steps:
+            repaired = [step async for step in steps][-1]
+        assert isinstance(repaired, Pulled) and repaired.model.source == f"{repository}:Q4_K_M"
+        assert repaired.model.files[0].path.read_bytes() == bytes_of(site, "zhibei/Tiny-GGUF", "Tiny-Q4_K_M.gguf")
+        assert [model.name for model in preferring("Q8_0").list()] == ["tiny:q4_k_m"]
+
+    async def test_under_a_name_of_ones_own_it_is_known_again_too(self, site: Site, tmp_path: Path) -> None:
+        library = self.library(site, tmp_path / "home")
+        first = await pull(library, f"{site.kind}:zhibei/Tiny-GGUF", name="mine")
+        assert (await pull(library, f"{site.kind}:zhibei/Tiny-GGUF", name="mine")).files == first.files
+        assert (await pull(library, first.source, name="mine")).files == first.files
+        with pytest.raises(BadRequest, match="already a model mine"):
+            await pull(library, f"{site.kind}:zhibei/Tiny-GGUF:Q8_0", name="mine")
+
+    async def test_what_was_recorded_without_its_variant_is_known_again(self, site: Site, tmp_path: Path) -> None:
+        library = self.library(site, tmp_path / "home")
+        await pull(library, f"{site.kind}:zhibei/Tiny-GGUF")
+        (path,) = (tmp_path / "home" / "manifests").rglob("*.json")
+        path.write_text(path.read_text().replace("Tiny-GGUF:Q4_K_M", "Tiny-GGUF"))
+        newer = {"main": {"Tiny-Q4_K_M.gguf": model_bytes(60, seed=9), "Tiny-Q8_0.gguf": model_bytes(70, seed=9)}}
+        site.hub.content = Content((Repository("zhibei/Tiny-GGUF", newer),))
+        model = await pull(library, f"{site.kind}:zhibei/Tiny-GGUF")
+        assert model.source == f"{site.kind}:zhibei/Tiny-GGUF:Q4_K_M"
+        assert model.files[0].path.read_bytes() == newer["main"]["Tiny-Q4_K_M.gguf"]
 
     async def test_a_mirror_with_other_bytes_leaves_nothing(self, site: Site, tmp_path: Path) -> None:
         site.hub.strike("flipped_byte")

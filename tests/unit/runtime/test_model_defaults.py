@@ -1,4 +1,4 @@
-"""What a request gets where it is silent: the model's own wishes, then the settings; the same for all who hold a lease."""
+"""What a request gets where it is silent: the person's settings, then the model's own wishes; the same for all leases."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ SETTINGS = Settings(engine="echo", load=LoadOptions(ctx_size=256, parallel=1), s
 USER = Message.of("user", "Hello")
 
 
-def test_the_request_comes_first_then_the_model_then_the_settings() -> None:
+def test_the_request_comes_first_then_the_settings_then_the_model() -> None:
     found = defaults.chat_request(ChatRequest((USER,), Sampling(top_k=5)), WISHES, SETTINGS.sampling)
-    assert found.sampling == Sampling(temperature=0.3, top_k=5, seed=7)
+    assert found.sampling == Sampling(temperature=0.9, top_k=5, seed=7)
+    silent = defaults.chat_request(ChatRequest((USER,)), WISHES, SETTINGS.sampling)
+    assert silent.sampling == Sampling(temperature=0.9, top_k=20, seed=7)
     raw = defaults.completion_request(CompletionRequest("x", Sampling(top_k=5)), WISHES, SETTINGS.sampling)
     assert raw.sampling == found.sampling
     loaded = defaults.load_options(LoadOptions(threads=2), WISHES, SETTINGS.load)
-    assert loaded == LoadOptions(ctx_size=512, threads=2, parallel=1, chat_template="{{ 1 }}")
+    assert loaded == LoadOptions(ctx_size=256, threads=2, parallel=1, chat_template="{{ 1 }}")
     assert defaults.load_options(LoadOptions(ctx_size=64), WISHES, SETTINGS.load).ctx_size == 64
+    assert defaults.load_options(LoadOptions(), WISHES, LoadOptions(parallel=1)).ctx_size == 512
 
 
 def test_without_wishes_only_the_settings_count() -> None:
@@ -71,14 +74,14 @@ async def pool(settings: Settings, wishes: ModelDefaults | None) -> AsyncIterato
 
 async def test_every_lease_fills_in_what_requests_leave_open() -> None:
     async with pool(SETTINGS, WISHES) as (made, script), made.lease("a") as engine:
-        assert engine.spec.ctx_size == 512
+        assert engine.spec.ctx_size == 256
         assert engine.spec.chat_template == "{{ 1 }}"
         [event async for event in engine.chat(ChatRequest((USER,)))]
         [event async for event in engine.complete(CompletionRequest("x", Sampling(temperature=0.0)))]
         chat, raw = script.requests
         assert isinstance(chat, ChatRequest) and isinstance(raw, CompletionRequest)
         assert chat.messages[0].text == "Be terse."
-        assert chat.sampling == Sampling(temperature=0.3, top_k=20, seed=7)
+        assert chat.sampling == Sampling(temperature=0.9, top_k=20, seed=7)
         assert raw.sampling == Sampling(temperature=0.0, top_k=20, seed=7)
         assert raw.limits.stop == chat.limits.stop == ("<|im_end|>",)
 
@@ -103,9 +106,9 @@ async def test_loads_that_come_to_the_same_share_an_engine() -> None:
         async with made.lease("a"):
             pass
         assert made.is_loaded("a")
-        assert made.is_loaded("a", load=LoadOptions(ctx_size=512))
-        assert not made.is_loaded("a", load=LoadOptions(ctx_size=256))
-        async with made.lease("a", load=LoadOptions(ctx_size=512, parallel=1)):
+        assert made.is_loaded("a", load=LoadOptions(ctx_size=256))
+        assert not made.is_loaded("a", load=LoadOptions(ctx_size=512))
+        async with made.lease("a", load=LoadOptions(ctx_size=256, parallel=1)):
             assert len(made.residents()) == 1
 
 

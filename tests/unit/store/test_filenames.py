@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zhibei.errors import SourceError
@@ -47,6 +47,9 @@ def test_names_that_a_file_system_may_take_for_one(names: tuple[str, str]) -> No
 
 
 @given(st.text(max_size=300))
+@example("con.gguf")
+@example("a/COM0")
+@example("nul" + "." * 300)
 def test_what_is_made_harmless_passes_the_rules(name: str) -> None:
     assert "/" not in harmless(name)
     check_file_name(harmless(name))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from zhibei.errors import BadReference, ModelNotFound, SourceError, Unsupported
 from zhibei.options import Sampling
+from zhibei.refs import ModelRef
 from zhibei.store.digests import Digest
 from zhibei.store.hub_fields import count_of, mapping_of, sha1_of, sha256_of, text_of, texts_of
 from zhibei.store.model_defaults import sampling_from
@@ -23,6 +24,7 @@ from zhibei.store.repositories import (
     parse_location,
     pick,
     remote_file,
+    source_of,
 )
 from zhibei.store.sources.base import Variant, prefer_four_bits
 
@@ -341,6 +343,53 @@ class TestPickingGguf:
 
     def test_a_stray_gguf_that_is_no_model_does_not_hide_the_weights(self) -> None:
         assert picked("o/n", [*SAFETENSORS, "imatrix.gguf"]).files[0][1] == "weights"
+
+
+def recorded(location: str, names: Iterable[str], understood: Location | None = None) -> str:
+    """What is recorded for a location; ``understood``: as which it was taken, if not as it was written."""
+    place = understood or parse_location(location)
+    return source_of("hf", location, place, pick(place, "hf", listed(*names), prefer_four_bits))
+
+
+class TestRecordedSources:
+    def test_name_the_variant_that_was_chosen(self) -> None:
+        assert recorded("bartowski/Llama-3.2-3B-Instruct-GGUF", BARTOWSKI) == "hf:bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M"
+        assert recorded("unsloth/DeepSeek-R1-GGUF", UNSLOTH) == "hf:unsloth/DeepSeek-R1-GGUF:UD-Q4_K_XL"
+        assert recorded("google/gemma-3-4b-it-GGUF", GEMMA) == "hf:google/gemma-3-4b-it-GGUF:Q4_K_M"
+
+    def test_keep_the_revision_however_it_was_written(self) -> None:
+        assert recorded("TheBloke/x@v1.0", THE_BLOKE) == "hf:TheBloke/x@v1.0:Q4_K_M"
+        assert recorded("TheBloke/x/tree/main", THE_BLOKE) == "hf:TheBloke/x@main:Q4_K_M"
+        assert recorded("TheBloke/x:v1.0", THE_BLOKE, Location("TheBloke/x", "v1.0")) == "hf:TheBloke/x@v1.0:Q4_K_M"
+
+    @pytest.mark.parametrize("location", ["TheBloke/x:q8_0", "TheBloke/x:llama-2-7b-chat.Q8_0.gguf", " TheBloke/x@v1:Q8_0 "])
+    def test_are_as_they_were_written_where_that_names_it(self, location: str) -> None:
+        assert recorded(location, THE_BLOKE) == f"hf:{location.strip()}"
+
+    def test_of_the_only_one_name_its_quantisation_lest_another_joins_it(self) -> None:
+        assert recorded("o/n", ["x-Q8_0.gguf"]) == "hf:o/n:Q8_0"
+        assert recorded("o/n", ["tiny.gguf"]) == "hf:o/n"
+        assert recorded("o/n", SAFETENSORS) == "hf:o/n"
+
+    def test_take_the_file_where_the_label_would_be_taken_for_something_else(self) -> None:
+        assert recorded("o/n", ["safetensors.gguf", "x-large.gguf"]) == "hf:o/n:safetensors.gguf"
+        assert recorded("o/n", ["i1-a.gguf", "i1-b.gguf"]) == "hf:o/n:i1-a.gguf"
+
+    @given(
+        st.lists(st.text(alphabet="aQ4_KMm-./0f1 i@", min_size=1, max_size=16).map(lambda text: text + ".gguf"), max_size=6),
+        st.integers(0, 5),
+    )
+    def test_lead_to_the_same_files_whatever_else_is_preferred_by_then(self, names: list[str], position: int) -> None:
+        place = parse_location("o/n")
+        try:
+            found = pick(place, "hf", listed(*names), lambda variants: variants[position % len(variants)])
+        except (SourceError, ModelNotFound):
+            return
+        source = source_of("hf", "o/n", place, found)
+        again = pick(parse_location(source.removeprefix("hf:")), "hf", listed(*names), lambda variants: variants[0])
+        assert again.files == found.files
+        assert again.name == found.name
+        assert ModelRef.parse(source) == ModelRef("hf", source.removeprefix("hf:"))
 
 
 class TestNames:

@@ -136,8 +136,11 @@ def _add_pool(routes: APIRouter, app: App, service: LocalService) -> None:
 
 
 def _check_source(app: App, ref: str) -> None:
-    """Files and addresses are as the server's machine sees them, which only that machine's user may look through."""
-    if ModelRef.parse(ref).source in ("file", "url") and not is_loopback(app.settings.server.host):
+    """Files and addresses are as the server's machine sees them, which only that machine's user may look through.
+
+    ``ref`` is empty for a model of which nothing is known; the library says so.
+    """
+    if ref and ModelRef.parse(ref).source in ("file", "url") and not is_loopback(app.settings.server.host):
         raise NotPermitted(
             "A server that others can reach imports no files, and fetches from no address that a client names.",
             hint="Run zhibei pull on that machine.",

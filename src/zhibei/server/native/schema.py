@@ -23,7 +23,7 @@ class PullBody(Extension):
 class VerifyBody(Extension):
     """``POST /zhibei/v1/verify``."""
 
-    names: Annotated[tuple[Name, ...], Field(max_length=10_000)] = ()
+    names: list[Name] = Field(default_factory=list, max_length=10_000)
 
 
 class EmptyBody(Extension):
