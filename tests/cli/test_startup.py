@@ -25,6 +25,8 @@ UNNEEDED = (
         ("--help",),
         ("list",),
         ("list", "--json"),
+        ("list", "--partial"),
+        ("prune", "--dry-run"),
         ("show", "tiny"),
         ("cp", "tiny", "other"),
         ("rm", "tiny"),
@@ -46,6 +48,15 @@ def test_nothing_heavy_is_imported(stocked: Program, words: tuple[str, ...]) -> 
     allowed = {"psutil"} if words[0] == "cp" else set()
     assert not tops & set(HEAVY) - allowed
     assert not imported & set(UNNEEDED)
+
+
+@pytest.mark.parametrize("name", ["pull", "update", "verify", "repair"])
+def test_a_command_that_takes_its_time_brings_what_it_needs_only_when_it_works(program: Program, name: str) -> None:
+    ran = program(name, "--help", python=("-X", "importtime"))
+    imported = {line.rpartition("|")[2].strip() for line in ran.err.splitlines() if line.startswith("import time:")}
+    assert "zhibei.cli.progress" in imported
+    assert not {module.partition(".")[0] for module in imported} & set(HEAVY) - {"asyncio"}
+    assert not imported & {"zhibei.app", "zhibei.local", "zhibei.remote", "zhibei.api"}
 
 
 def test_the_list_of_commands_imports_none_of_them(program: Program) -> None:

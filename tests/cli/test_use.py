@@ -17,30 +17,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the places are 
 CONTENT = model_bytes(4)
 
 
-@pytest.fixture
-def beside(program: Program) -> Program:
-    """The program, for a person who has a model in Ollama's store and one in LM Studio's."""
-    person = program.directory / "person"
-    program.extra.update(
-        {"HOME": str(person), "XDG_CACHE_HOME": "", "XDG_DATA_HOME": "", "OLLAMA_MODELS": "", "HF_HOME": "", "HF_HUB_CACHE": ""}
-    )
-    store = person / ".ollama" / "models"
-    layers = []
-    for kind, content in (("model", CONTENT), ("system", b"Be brief.")):
-        path = store / "blobs" / f"sha256-{sha256(content)}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        media_type = f"application/vnd.ollama.image.{kind}"
-        layers.append({"mediaType": media_type, "digest": f"sha256:{sha256(content)}", "size": len(content)})
-    manifest = store / "manifests" / "registry.ollama.ai" / "library" / "tiny" / "1b"
-    manifest.parent.mkdir(parents=True)
-    manifest.write_text(json.dumps({"schemaVersion": 2, "layers": layers}))
-    other = person / ".lmstudio" / "models" / "owner" / "some-GGUF" / "some-Q4_0.gguf"
-    other.parent.mkdir(parents=True)
-    other.write_bytes(model_bytes(5))
-    return program
-
-
 def tree(root: Path) -> dict[str, tuple[int, bytes | None]]:
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None) for path in root.rglob("*")}
 
@@ -73,12 +49,24 @@ def test_a_path(beside: Program) -> None:
     assert ran.err.startswith("It is used where it lies: [DIR]/tiny.gguf\n")
 
 
-@pytest.mark.parametrize("reference", ["ollama/none:1b", "lm-studio/a/b/c", "nothing", "./missing.gguf"])
+@pytest.mark.parametrize("reference", ["ollama/none:1b", "lm-studio/a/b/c", "LM-Studio/a/b/C d", "nothing"])
 def test_there_is_no_such_model(beside: Program, reference: str) -> None:
-    ran = beside("use", reference)
-    assert (ran.code, ran.out) == (3, "")
-    assert ran.err.startswith("error: There is no ")
+    message = f"error: No other program here has a model {reference}.\nhint: zhibei list --all shows what there is.\n"
+    assert beside("use", reference) == Ran(3, "", message)
     assert not (beside.home / "manifests").exists()
+
+
+def test_there_is_no_such_file(beside: Program) -> None:
+    ran = beside("use", "./missing.gguf")
+    assert (ran.code, ran.out) == (3, "")
+    assert "[DIR]/missing.gguf" in ran.err
+    assert not (beside.home / "manifests").exists()
+
+
+def test_what_no_model_can_be_called(beside: Program) -> None:
+    ran = beside("use", "a b")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: 'a b' is not a model name.\n")
 
 
 def test_a_broken_model_says_why_it_cannot_be_used(beside: Program) -> None:

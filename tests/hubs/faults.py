@@ -168,6 +168,10 @@ def _other_etag(question: Question, answer: Answer, site: Site) -> Answer | None
     return ranged(question, replace(answer, etag='"another-version"'))
 
 
+def _tagged(etag: str) -> ChangeAnswer:
+    return lambda question, answer, site: ranged(question, replace(answer, etag=etag))
+
+
 def _other_content(question: Question, answer: Answer, site: Site) -> Answer | None:
     """The file is another one of the same size, and honestly so."""
     blob = _flipped(answer.blob)
@@ -232,6 +236,12 @@ def _deep(question: Question, answer: Answer, site: Site) -> Answer | None:
     return replace(answer, blob=Blob(b"[" * DEPTH + b"]" * DEPTH))
 
 
+def _truncated(question: Question, answer: Answer, site: Site) -> Answer | None:
+    """Its first half, told as the whole."""
+    text = answer.blob.read()
+    return replace(answer, blob=Blob(text[: len(text) // 2]))
+
+
 def _mistyped(question: Question, answer: Answer, site: Site) -> Answer | None:
     """Every text a number, every number a text, every list an object, all the way down."""
     return replace(answer, blob=Blob(json.dumps(_turned(json.loads(answer.blob.read()))).encode()))
@@ -293,6 +303,8 @@ _ALL = (
     Fault("range_refused_416", FILE, _refuse_range),
     Fault("changed_etag", FILE, _other_etag, first=2),
     Fault("changed_content", FILE, _other_content, first=2),
+    Fault("odd_etag", FILE, _tagged('"../../etc/passwd"')),
+    Fault("huge_etag", FILE, _tagged('"' + "x" * 10_240 + '"')),
     Fault("oversized_body", FILE, _oversized),
     Fault("content_length_too_long", FILE, _lengthened(100)),
     Fault("content_length_too_short", FILE, _lengthened(-100)),
@@ -301,6 +313,9 @@ _ALL = (
     Fault("redirect_to_metadata_service", ANY, _towards(lambda question, site: "http://169.254.169.254/latest/meta-data/")),
     Fault("redirect_to_other_port", ANY, _towards(lambda question, site: site.other_url + question.target)),
     Fault("redirect_to_local_file", ANY, _towards(lambda question, site: "file:///etc/passwd")),
+    Fault(
+        "redirect_with_login", ANY, _towards(lambda question, site: "http://user:password@" + site.url.removeprefix("http://"))
+    ),
     Fault("redirect_loop", ANY, _hop),
     Fault("captive_page", ANY, _captive),
     Fault("too_many_requests_429", ANY, _status(429, b"slow down", _RETRY), times=1),
@@ -311,6 +326,7 @@ _ALL = (
     Fault("missing_404", FILE | {"redirect"}, _status(404, b"Entry not found", {"X-Error-Code": "EntryNotFound"})),
     Fault("huge_json", JSON, _huge),
     Fault("deep_json", JSON, _deep),
+    Fault("truncated_json", JSON, _truncated),
     Fault("mistyped_json", JSON, _mistyped),
     Fault("name_climbs", LISTINGS, change_listing=_renamed(lambda path: f"../{path}"), hubs=WITH_NAMES),
     Fault("name_absolute", LISTINGS, change_listing=_renamed(lambda path: f"/tmp/{path}"), hubs=WITH_NAMES),

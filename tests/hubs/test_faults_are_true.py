@@ -182,6 +182,20 @@ async def test_redirect_to_other_port_shows_who_sends_credentials_there(hub: Hub
     assert [entry.origin for entry in hub.log] == ["hub", "other"] and hub.log[0].has_credentials
 
 
+async def test_redirect_with_a_login(hub: Hub, http: aiohttp.ClientSession, signed: str) -> None:
+    hub.strike("redirect_with_login")
+    status, _, answer = await fetch(http, signed)
+    assert (status, answer.headers["Location"]) == (302, hub.url.replace("http://", "http://user:password@"))
+
+
+@pytest.mark.parametrize(("name", "etag"), [("odd_etag", '"../../etc/passwd"'), ("huge_etag", '"' + "x" * 10_240 + '"')])
+async def test_odd_tags(hub: Hub, signed: str, name: str, etag: str) -> None:
+    hub.strike(name)
+    async with aiohttp.ClientSession(max_field_size=20_000) as patient:
+        status, body, answer = await fetch(patient, signed, Range="bytes=5-9")
+    assert (status, body, answer.headers["ETag"]) == (206, BYTES[5:10], etag)
+
+
 async def test_redirect_loop_has_its_hops(hub: Hub, http: aiohttp.ClientSession, signed: str) -> None:
     hub.strike("redirect_loop")
     async with http.get(signed, max_redirects=50) as answer:
@@ -227,6 +241,12 @@ async def test_json_that_is_bad(hub: Hub, http: aiohttp.ClientSession) -> None:
     with pytest.raises(RecursionError):
         json.loads((await fetch(http, address))[1])
     hub.heal()
+    hub.strike("truncated_json", times=1)
+    half = (await fetch(http, address))[1]
+    hub.heal()
+    assert len(half) == len((await fetch(http, address))[1]) // 2
+    with pytest.raises(ValueError, match="line 1"):
+        json.loads(half)
     hub.strike("mistyped_json")
     for path in (f"api/models/{TINY}", f"api/v1/models/{TINY}/repo/files?Recursive=True", "v2/library/tiny/manifests/latest"):
         told = json.loads((await fetch(http, f"{hub.url}/{path}"))[1])

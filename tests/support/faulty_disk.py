@@ -17,11 +17,16 @@ class Stopped(BaseException):
 class FaultyDisk(Disk):
     """Counts operations; the one with the number ``stop_at`` and all later ones do not happen.
 
-    ``log`` holds what was done: (operation, paths or file). ``kill``: SIGKILL instead of an exception.
+    ``log`` holds what was done: (operation, paths or file). ``kill``: SIGKILL instead of an exception. ``code``: an OSError
+    with this errno, and the process lives on; for ``times`` operations, None: for all that follow.
     """
 
-    def __init__(self, stop_at: int | None = None, *, kill: bool = False) -> None:
+    def __init__(
+        self, stop_at: int | None = None, *, kill: bool = False, code: int | None = None, times: int | None = None
+    ) -> None:
         self.stop_at = stop_at
+        self._code = code
+        self._times = times
         self.num_operations = 0
         self.log: list[tuple[str, str]] = []
         self._kill = kill
@@ -29,11 +34,18 @@ class FaultyDisk(Disk):
 
     def _step(self, operation: str, *subjects: object) -> None:
         self.num_operations += 1
-        if self.stop_at is not None and self.num_operations >= self.stop_at:
+        if self._is_struck():
             if self._kill:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self._code is not None:
+                raise OSError(self._code, os.strerror(self._code))
             raise Stopped
         self.log.append((operation, " ".join(map(str, subjects))))
+
+    def _is_struck(self) -> bool:
+        if self.stop_at is None or self.num_operations < self.stop_at:
+            return False
+        return self._times is None or self.num_operations < self.stop_at + self._times
 
     def make_directories(self, path: Path) -> None:
         self._step("make_directories", path)

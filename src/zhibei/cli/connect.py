@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from zhibei import __version__
 from zhibei.cli.invocation import Invocation
-from zhibei.errors import NotPermitted, Offline
+from zhibei.errors import BadRequest, NotPermitted, Offline
 from zhibei.settings import ServerSettings, Settings
 from zhibei.store.library import Library
 from zhibei.store.verbs import StoreVerbs
@@ -46,6 +46,10 @@ class Connection:
         from zhibei.local import LocalService
 
         return LocalService(build(self._settings))
+
+    def work(self, task: Callable[[Service], Coroutine[Any, Any, Answer]]) -> Answer:
+        """Do work that takes its time, here or at the server, and let go of the service."""
+        return ask_server(self.service(), task)
 
     def ask(self, question: Callable[[Service | StoreVerbs], Coroutine[Any, Any, Answer]]) -> Answer:
         """Put one question to the store, here or at the server."""
@@ -82,6 +86,24 @@ def connect(invocation: Invocation) -> Connection:
     if found != __version__:
         invocation.warn("The server at {url} is Zhibei {found}, this is {own}.", url=url, found=found, own=__version__)
     return Connection(settings, RemoteService(url, settings.server.api_key))
+
+
+def here_only(settings: Settings, option: str) -> Connection:
+    """This process, even if a server runs on this machine: several may work on one store.
+
+    Raises:
+        BadRequest: the settings name a server on another machine, which ``option`` cannot be said to.
+    """
+    host, port = contact_address(settings.server)
+    if host not in _LOOPBACK and not _is_own_address(host):
+        raise BadRequest(
+            "{option} is for this machine, but the settings name the server at {url}.",
+            hint="Set it where that server starts, or leave it out; with --host 127.0.0.1 this machine's store is used.",
+            param=option,
+            option=option,
+            url=base_url(host, port),
+        )
+    return Connection(settings, None)
 
 
 def ask_server(server: Service, question: Callable[[Service], Coroutine[Any, Any, Answer]]) -> Answer:

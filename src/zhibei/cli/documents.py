@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from zhibei.models import ModelInfo, StoredModel
+from zhibei.models import Leftover, ModelInfo, StoredModel
 from zhibei.plans import Resident
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def model(stored: StoredModel) -> dict[str, Any]:
 def model_details(stored: StoredModel) -> dict[str, Any]:
     """A model with its files and all that its header says."""
     files = [{"role": f.role, "path": str(f.path), "size_bytes": f.size_bytes, "digest": f.digest} for f in stored.files]
-    return {**model(stored), "files": files, "info": _info(stored.info)}
+    return {**model(stored), "files": files, "info": info(stored.info)}
 
 
 def resident(running: Resident) -> dict[str, Any]:
@@ -82,11 +82,31 @@ def moment(time: datetime) -> str:
     return time.isoformat(timespec="seconds")
 
 
-def _info(info: ModelInfo | None) -> dict[str, Any] | None:
-    if info is None:
+def info(found: ModelInfo | None) -> dict[str, Any] | None:
+    """All that a model's header says."""
+    if found is None:
         return None
-    document = {field.name: getattr(info, field.name) for field in fields(info)}
+    document = {field.name: _plain(getattr(found, field.name)) for field in fields(found)}
     document["tensor_types"] = [
-        {"type": kind, "num_tensors": count, "size_bytes": size} for kind, count, size in info.tensor_types
+        {"type": kind, "num_tensors": count, "size_bytes": size} for kind, count, size in found.tensor_types
     ]
     return document
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: records within are objects."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def leftover(found: Leftover) -> dict[str, Any]:
+    """Something in the store that belongs to no model."""
+    return {
+        "kind": found.kind,
+        "origin": found.origin,
+        "path": str(found.path),
+        "size_bytes": found.size_bytes,
+        "total_bytes": found.total_bytes,
+        "active": found.is_active,
+    }

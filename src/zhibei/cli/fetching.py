@@ -9,6 +9,7 @@ from zhibei.cli.streams import closing
 from zhibei.errors import ModelNotFound
 from zhibei.refs import ModelRef
 from zhibei.service import Service
+from zhibei.store.ways import is_closer
 
 
 async def ensure_model(invocation: Invocation, service: Service, typed: str) -> str:
@@ -39,4 +40,4 @@ async def _find(service: Service, reference: ModelRef) -> str | None:
     if reference.source is None:
         return (await service.show_model(str(reference))).name
     models = await service.list_models()
-    return next((stored.name for stored in models if stored.source == str(reference) and not stored.problem), None)
+    return next((stored.name for stored in models if is_closer(stored.source, str(reference)) and not stored.problem), None)

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from zhibei.cli.connect import local_store, run_sync
 from zhibei.cli.invocation import Invocation
-from zhibei.errors import ZhibeiError
+from zhibei.errors import BadRequest, ZhibeiError
+from zhibei.settings import Settings
 from zhibei.units import format_bytes
 
 if TYPE_CHECKING:
     from zhibei.store.foreign import ForeignModel
 
 
+FOLDER = "folder"
+"""The program that models in plain folders go by."""
+
+
+def find(settings: Settings, folders: Sequence[str] = ()) -> Sequence[ForeignModel]:
+    """The models of other programs on this disk, and those in folders besides.
+
+    Raises:
+        BadRequest: one of the folders is none.
+    """
+    paths = tuple(Path(folder).expanduser().absolute() for folder in folders)
+    for path in paths:
+        if not path.is_dir():
+            raise BadRequest("There is no folder {path}.", param="--folder", path=path)
+    looked = replace(settings, model_folders=(*settings.model_folders, *paths))
+    return run_sync(local_store(looked).foreign_models())
+
+
 def rows_of(models: Sequence[ForeignModel]) -> list[list[str]]:
-    """Rows as ``list`` has them: name, size, parameters, quantisation, context, added. What no file name says is a dash."""
-    return [[model.name, format_bytes(model.size_bytes), "-", model.quantisation or "-", "-", "-"] for model in models]
+    """Rows as ``list --all`` has them: name, size, quantisation, program. What no file name says is a dash."""
+    return [[model.name, format_bytes(model.size_bytes), model.quantisation or "-", model.program] for model in models]
 
 
 def document(model: ForeignModel) -> dict[str, Any]:
@@ -41,7 +62,7 @@ def complete_foreign(ctx: click.Context, param: click.Parameter, incomplete: str
 
     invocation: Invocation = ctx.find_root().obj
     try:
-        models = run_sync(local_store(invocation.settings).foreign_models())
+        models = find(invocation.settings)
     except (ZhibeiError, OSError):
         return []
     start = incomplete.casefold()

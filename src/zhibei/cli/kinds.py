@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from zhibei.errors import BadRequest
+from zhibei.units import parse_bytes
+
+_LEAST_RATE = 1024
 
 
 class Kind(Protocol):
@@ -103,6 +106,29 @@ class Words:
         """The text."""
         if not text:
             raise BadRequest("{name} cannot be empty.", param=name, name=name)
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Bytes a second, kept as text, as the setting has it."""
+
+    metavar: str = "RATE"
+
+    def read(self, text: str, name: str) -> str:
+        """The text, if it is a rate."""
+        try:
+            num_bytes = parse_bytes(text)
+        except BadRequest:
+            raise BadRequest(
+                "{name} takes bytes a second, not {text!r}.",
+                hint="Write it like 5M, 800K or 2MiB.",
+                param=name,
+                name=name,
+                text=text,
+            ) from None
+        if num_bytes < _LEAST_RATE:
+            raise BadRequest("{name} cannot be less than {least}.", param=name, name=name, least="1KiB")
         return text
 
 

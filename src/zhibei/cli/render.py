@@ -49,6 +49,18 @@ def cut(text: str, width: int) -> str:
     return kept + "…"
 
 
+def cut_middle(text: str, width: int) -> str:
+    """The text, shortened to ``width`` columns; its end stays, for that is where file names differ."""
+    if columns(text) <= width:
+        return text
+    end, used = "", 0
+    for char in reversed(text):
+        if used + _char_columns(char) > width // 2:
+            break
+        end, used = char + end, used + _char_columns(char)
+    return cut(text, width - used) + end
+
+
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
     """Lines of a table: the headings, then the rows. ``right`` holds the indexes of columns of numbers."""
     cells = [list(headings), *([_cell(cell) for cell in row] for row in rows)]
@@ -59,6 +71,21 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequ
         ).rstrip()
         for row in cells
     ]
+
+
+def named_table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, right: Sequence[int] = ()) -> list[str]:
+    """A table whose first column holds names. One that is too long for the width gets a line of its own, and is never cut."""
+    facts = table(headings[1:], [row[1:] for row in rows], right=[index - 1 for index in right])
+    names = [headings[0], *(_cell(row[0]) for row in rows)]
+    room = max(columns(headings[0]), width - max(map(columns, facts)) - len(GAP))
+    name_columns = max((columns(name) for name in names if columns(name) <= room), default=0)
+    lines: list[str] = []
+    for name, line in zip(names, facts, strict=True):
+        if columns(name) > name_columns:
+            lines.append(name)
+            name = ""
+        lines.append((pad(name, name_columns) + GAP + line).rstrip())
+    return lines
 
 
 def pairs(rows: Sequence[tuple[str, str]]) -> list[str]:

@@ -78,7 +78,7 @@ class Download:
         self._limit = limit
         self._is_remote = file.local_path is None and not file.is_packed
         self._is_ranged = source.has_ranges(file) and file.size_bytes is not None
-        self._plan = ConnectionPlan(connections if self._is_ranged else 1)
+        self._plan = ConnectionPlan(limit.most_connections(connections) if self._is_ranged else 1)
         self._waiting: list[_Span] = []
         self._active: dict[asyncio.Task[None], _Span] = {}
         self._has_news = asyncio.Event()
@@ -188,13 +188,13 @@ class Download:
                     room = len(piece) if span.end is None else span.end - span.position
                     block.add(piece[:room])
                     span.position += min(len(piece), room)
-                    if room <= len(piece) and span.end is not None:
-                        break
                     if block.is_due(time.monotonic()):
                         full, block = block, _Block(span.position)
                         await self._write(full)
                     if self._is_remote:
                         await self._limit.take(len(piece))
+                    if room <= len(piece) and span.end is not None:
+                        break
         finally:
             if block.num_bytes:
                 await self._write(block)

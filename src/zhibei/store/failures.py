@@ -107,6 +107,20 @@ def check_status(status: int, host: str) -> None:
     raise error
 
 
+def is_web_page(content_type: str) -> bool:
+    """Whether a Content-Type is that of a page for people."""
+    return content_type.partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
+
+
+def web_page(host: str) -> SourceError:
+    """The error for a page in a file's place: a login page or a captive portal answers 200 too."""
+    return SourceError(
+        "{host} answers with a web page instead of a model file.",
+        hint="Use the address of the file itself, and check that no login page of the network is in between.",
+        host=host,
+    )
+
+
 def check_encoding(headers: Mapping[str, str], host: str) -> None:
     """Refuse a compressed body: its size and its ranges are not the file's, and it may unpack without end."""
     encoding = headers.get("Content-Encoding", "identity").strip().lower()

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from zhibei.errors import SourceError
-from zhibei.store.failures import PassingFailure, check_encoding, check_status
+from zhibei.store.failures import PassingFailure, check_encoding, check_status, is_web_page, web_page
 from zhibei.store.fetch import Answer, Fetcher
 from zhibei.store.sources.base import RemoteFile, StartOver
 
@@ -158,6 +158,7 @@ def _check_same(answer: Answer, file: RemoteFile, first: int, last: int | None) 
     """
     check_status(answer.status, answer.host)
     check_encoding(answer.headers, answer.host)
+    _check_no_page(answer, file)
     if answer.status != 206:
         raise StartOver
     begin, end, size = _content_range(answer)
@@ -173,6 +174,7 @@ def _check_same(answer: Answer, file: RemoteFile, first: int, last: int | None) 
 def _check_whole(answer: Answer, file: RemoteFile) -> None:
     check_status(answer.status, answer.host)
     check_encoding(answer.headers, answer.host)
+    _check_no_page(answer, file)
     if answer.status != 200:
         raise _wrong_range(answer)
     size = _content_length(answer)
@@ -180,6 +182,11 @@ def _check_whole(answer: Answer, file: RemoteFile) -> None:
         raise StartOver
     if file.validator is not None and validator_of(answer) != file.validator:
         raise StartOver
+
+
+def _check_no_page(answer: Answer, file: RemoteFile) -> None:
+    if answer.status == 200 and is_web_page(answer.headers.get("Content-Type", "")) and not file.name.endswith(".html"):
+        raise web_page(answer.host)
 
 
 def _conditions(file: RemoteFile, wanted: str) -> dict[str, str]:

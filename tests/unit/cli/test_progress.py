@@ -9,9 +9,9 @@ import pytest
 
 from zhibei.cli.invocation import Invocation
 from zhibei.cli.printer import Printer
-from zhibei.cli.progress import LineView, follow_pull
+from zhibei.cli.progress import LineView, follow_pull, open_view
 from zhibei.errors import SourceError
-from zhibei.events import Notice, Progress, PullEvent
+from zhibei.events import Inspected, Notice, Progress, PullEvent
 from zhibei.i18n import Translator
 from zhibei.settings import resolve
 
@@ -40,10 +40,41 @@ def test_a_line_at_the_beginning_every_few_seconds_and_at_the_end(invocation: In
 
 
 def test_what_is_not_known_is_not_said(invocation: Invocation, err: io.StringIO) -> None:
-    view = LineView(invocation, clock=lambda: 0.0)
+    now = 0.0
+    view = LineView(invocation, clock=lambda: now)
     view.show(Progress("a\x1b[2Jb", 2048, None))
+    now = 5.0
     view.show(Progress("files", 1, 3, unit="files"))
     assert err.getvalue() == "a[2Jb: 2.0 KiB\nfiles: 1/3\n"
+
+
+def test_of_several_files_the_whole_is_told_too(invocation: Invocation, err: io.StringIO) -> None:
+    now = 0.0
+    view = LineView(invocation, clock=lambda: now)
+    view.take(Inspected("two:latest", None, 4096))
+    view.show(Progress("there-before", 1024, 1024))
+    view.show(Progress("first", 0, 1024))
+    now = 1.0
+    view.show(Progress("first", 1024, 1024))
+    view.show(Progress("first", 1024, 1024))
+    view.show(Progress("second", 1024, 2048))
+    now = 6.0
+    view.show(Progress("second", 1524, 2048))
+    assert err.getvalue().splitlines() == [
+        "two:latest: 4.0 KiB",
+        "first: 0% (0 B / 1.0 KiB); in all: 25% (1.0 KiB / 4.0 KiB)",
+        "first: 100% (1.0 KiB / 1.0 KiB), 1.0 KiB/s; in all: 50% (2.0 KiB / 4.0 KiB), 1.0 KiB/s, 2.0s left",
+        "second: 74% (1.5 KiB / 2.0 KiB), 100 B/s, 5.2s left; in all: 87% (3.5 KiB / 4.0 KiB), 254 B/s, 2.1s left",
+    ]
+
+
+def test_no_progress_for_who_wants_quiet(err: io.StringIO) -> None:
+    quiet = Invocation(Printer(quiet=True, out=io.StringIO(), err=err), Translator("en"), resolve(environ={}), {})
+    with open_view(quiet) as view:
+        view.take(Inspected("one:latest", None, 10))
+        view.take(Progress("one.gguf", 1, 10))
+        view.take(Notice("Careful."))
+    assert err.getvalue() == ""
 
 
 async def test_a_pull_that_ends_without_a_model_is_an_error(invocation: Invocation, err: io.StringIO) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zhibei.cli.render import columns, cut, definitions, pad, pairs, printable, table, wrap
+from zhibei.cli.render import columns, cut, cut_middle, definitions, named_table, pad, pairs, printable, table, wrap
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,14 @@ def test_printable() -> None:
     assert printable("plain 文字 🙂\n\tnext") == "plain 文字 🙂\n\tnext"
     assert printable("a\x1b[2Jb\x07c\rd\x9be\x00") == "a[2Jbcde"
     assert printable("lone \ud800 surrogate") == "lone  surrogate"
+
+
+def test_a_file_name_keeps_its_end_when_it_is_cut() -> None:
+    assert cut_middle("short.gguf", 12) == "short.gguf"
+    assert cut_middle("a-very-long-name-Q4_K_M.gguf", 16) == "a-very-…K_M.gguf"
+    assert columns(cut_middle("很长很长很长的名字.gguf", 12)) <= 12
+
+
+def test_names_in_a_table_are_never_cut() -> None:
+    lines = named_table(("NAME", "SIZE"), [("short", "1 KiB"), ("n" * 30, "12 KiB")], 24, right=(1,))
+    assert lines == ["NAME     SIZE", "short   1 KiB", "n" * 30, "       12 KiB"]

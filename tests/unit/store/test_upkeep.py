@@ -13,7 +13,7 @@ import pytest
 from support.models import model_bytes, sha256
 from support.pulling import QUICK_PULL, blobs, pull
 from zhibei.errors import ModelNotFound
-from zhibei.events import Checked, Inspected, Pulled
+from zhibei.events import Checked, Pulled
 from zhibei.models import StoredModel
 from zhibei.refs import ModelName
 from zhibei.store.foreign import ForeignPlaces
@@ -78,9 +78,9 @@ class TestCopies:
     async def test_whose_source_is_gone_stay_as_they_are(self, library: Library, path: Path) -> None:
         old = await pull(library, str(path), name="tiny", copy=True)
         path.unlink()
-        for work in (library.update, library.repair):
-            with pytest.raises(ModelNotFound):
-                await events_of(work(TINY))
+        with pytest.raises(ModelNotFound):
+            await events_of(library.update(TINY))
+        assert (await model_of(library.repair(TINY))) == old, "one that is sound needs no source"
         assert library.get(TINY) == old
 
 
@@ -116,7 +116,7 @@ class TestInPlace:
         assert used.defaults is not None and used.defaults.system == "Be terse."
         for work in (library.update, library.repair):
             events = await events_of(work(ModelName("mine")))
-            assert [type(event) for event in events if not isinstance(event, Checked)] == [Inspected, Pulled]
+            assert isinstance(events[-1], Pulled)
             found = library.get(ModelName("mine"))
             assert (found.files, found.defaults, found.source) == (used.files, used.defaults, used.source)
         assert [model.name for model in library.list()] == ["mine:latest"] and blobs(library.home) == []

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 import click
 
-from zhibei.cli import documents
-from zhibei.cli.connect import connect
+from zhibei.cli.batch import Batch
+from zhibei.cli.connect import Connection, connect, here_only
 from zhibei.cli.invocation import Invocation
-from zhibei.cli.kinds import Words
+from zhibei.cli.json_lines import JsonView
+from zhibei.cli.kinds import Rate, Whole, Words
 from zhibei.cli.progress import follow_pull
 from zhibei.cli.references import as_reference
 from zhibei.cli.streams import closing
-from zhibei.cli.wording import command, json_option, option
+from zhibei.cli.wording import command, option
+from zhibei.errors import BadRequest, BadSetting
 from zhibei.i18n import N_
 from zhibei.models import StoredModel
 from zhibei.service import Service
+from zhibei.store.options import MAX_CONNECTIONS
+
+_SETTINGS = {
+    "--endpoint": "hubs.hf_endpoint",
+    "--max-rate": "download.max_rate",
+    "--connections": "download.connections",
+}
 
 
 @command(
@@ -27,26 +37,66 @@ from zhibei.service import Service
         "A download that was interrupted goes on where it stopped."
     ),
 )
-@click.argument("reference")
+@click.argument("references", metavar="REFERENCE...", nargs=-1, required=True)
 @option("--name", kind=Words("NAME"), help=N_("Name for the model, instead of the one it brings."))
 @option("--copy", help=N_("Copy a file into the store instead of using it where it is."))
-@json_option
+@option("--endpoint", kind=Words("URL"), help=N_("Hugging Face, or a mirror of it, for this pull; your token is sent there."))
+@option("--max-rate", kind=Rate(), help=N_("Most bytes a second to take from the line: 5M, 800K."))
+@option("--connections", kind=Whole(1, MAX_CONNECTIONS), help=N_("Most connections that one file is fetched over."))
+@option("--json", "as_json", help=N_("Print what happens as JSON, one object a line."))
 @click.pass_obj
-def COMMAND(invocation: Invocation, /, reference: str, name: str | None, copy: bool, as_json: bool) -> None:
-    """Pull, and print the name of the model."""
-    stored = asyncio.run(_pull(invocation, connect(invocation).service(), as_reference(reference), name, copy))
-    if as_json:
-        invocation.printer.json(documents.model_details(stored))
-    else:
-        invocation.printer.data(stored.name)
+def COMMAND(
+    invocation: Invocation,
+    /,
+    references: Sequence[str],
+    name: str | None,
+    copy: bool,
+    endpoint: str | None,
+    max_rate: str | None,
+    connections: int | None,
+    as_json: bool,
+) -> None:
+    """Pull each, and print the name of the model."""
+    if name is not None and len(references) > 1:
+        raise BadRequest("--name is for one model, and there are {count}.", param="--name", count=len(references))
+    given = {"--endpoint": endpoint, "--max-rate": max_rate, "--connections": connections}
+    connection = _connection(invocation, {option: value for option, value in given.items() if value is not None})
+    batch = Batch(invocation, len(references))
+
+    async def pull_all(service: Service) -> None:
+        for reference in references:
+            with batch.item():
+                stored = await _pull(invocation, service, reference, name, copy, as_json)
+                if not as_json:
+                    invocation.printer.data(stored.name)
+
+    connection.work(pull_all)
+    batch.finish()
 
 
-async def _pull(invocation: Invocation, service: Service, reference: str, name: str | None, copy: bool) -> StoredModel:
+def _connection(invocation: Invocation, given: Mapping[str, object]) -> Connection:
+    """Who does the work: what these options say cannot be said to a server, so with one of them it is this process."""
+    if not given:
+        return connect(invocation)
     try:
-        async with closing(service.pull(reference, name=name, copy=copy)) as events:
-            return await follow_pull(invocation, events)
+        settings = invocation.all_settings({_SETTINGS[option]: value for option, value in given.items()}).settings
+    except BadSetting as error:
+        options = {setting: option for option, setting in _SETTINGS.items() if option in given}
+        name = error.values.get("name")
+        raise BadSetting(error.message, hint=error.hint, **{**error.values, "name": options.get(str(name), name)}) from None
+    return here_only(settings, next(iter(given)))
+
+
+async def _pull(
+    invocation: Invocation, service: Service, reference: str, name: str | None, copy: bool, as_json: bool
+) -> StoredModel:
+    view = JsonView(invocation, reference) if as_json else None
+    try:
+        async with closing(service.pull(as_reference(reference), name=name, copy=copy)) as events:
+            stored = await follow_pull(invocation, events, view=view)
     except asyncio.CancelledError:
         invocation.note("Interrupted. What has come is kept; the same command goes on from there.")
         raise
-    finally:
-        await service.close()
+    if view is not None:
+        view.pulled(stored)
+    return stored

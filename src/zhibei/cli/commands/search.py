@@ -13,7 +13,7 @@ from zhibei.app import pull_options
 from zhibei.cli.connect import connect
 from zhibei.cli.invocation import Invocation
 from zhibei.cli.kinds import OneOf, Whole, Words
-from zhibei.cli.render import GAP, columns, cut, pad, printable, table
+from zhibei.cli.render import cut, named_table, printable
 from zhibei.cli.wording import command, json_option, option
 from zhibei.hardware.detect import detect
 from zhibei.i18n import N_
@@ -108,15 +108,8 @@ def _print(invocation: Invocation, hits: Sequence[SearchHit], here: Collection[s
     headings = [invocation.text(text) for text in (N_("NAME"), N_("SIZE"), N_("LICENCE"), N_("DOWNLOADS"), N_("FITS"))]
     headings[0] = " " * len(_UNMARKED) + headings[0]
     rows = [_row(invocation, hit, here) for hit in hits]
-    facts = table(headings[1:], [row[1:] for row in rows], right=(0, 2))
-    room = max(columns(headings[0]), invocation.printer.width - max(map(columns, facts)) - len(GAP))
-    # A name that is cut could not be pulled: a long one gets a line of its own.
-    width = max((columns(name) for name in (headings[0], *(row[0] for row in rows)) if columns(name) <= room), default=0)
-    for name, line in zip((headings[0], *(row[0] for row in rows)), facts, strict=True):
-        if columns(name) > width:
-            invocation.printer.data(name)
-            name = ""
-        invocation.printer.data((pad(name, width) + GAP + line).rstrip())
+    for line in named_table(headings, rows, invocation.printer.width, right=(1, 3)):
+        invocation.printer.data(line)
     if any(row[0].startswith(_MARK) for row in rows):
         invocation.note("Models with {mark} are on this machine.", mark=_MARK.strip())
     wanted = next((hit for hit in hits if not _is_here(hit, here)), None)

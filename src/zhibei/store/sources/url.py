@@ -11,6 +11,7 @@ from zhibei.errors import BadReference, SourceError, StoreError
 from zhibei.events import Notice, Progress
 from zhibei.models import ModelDefaults
 from zhibei.store.digests import Digest
+from zhibei.store.failures import is_web_page, web_page
 from zhibei.store.fetch import Fetcher, FetchOptions
 from zhibei.store.filenames import harmless
 from zhibei.store.http_files import HttpFile, Probe
@@ -104,13 +105,9 @@ def _parse(location: str) -> tuple[str, str, Digest | None]:
 
 
 def _check_is_model(probe: Probe) -> None:
-    """Look at the first bytes: a login page or a captive portal answers 200 too."""
+    """Look at the first bytes."""
     if probe.head.startswith(_MAGIC):
         return
-    if probe.content_type in ("text/html", "application/xhtml+xml") or probe.head.lstrip()[:1] == b"<":
-        raise SourceError(
-            "{host} answers with a web page instead of a model file.",
-            hint="Use the address of the file itself, and check that no login page of the network is in between.",
-            host=probe.host,
-        )
+    if is_web_page(probe.content_type) or probe.head.lstrip()[:1] == b"<":
+        raise web_page(probe.host)
     raise SourceError("What {host} has there is not a GGUF model file.", host=probe.host)
