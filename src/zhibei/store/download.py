@@ -21,11 +21,12 @@ from zhibei.store.sources.base import RemoteFile, Source
 from zhibei.store.threads import in_thread
 
 SPAN_BYTES = 16 * 1024 * 1024
-_LEAST_STOLEN_BYTES = 256 * 1024
+_LEAST_STOLEN_BYTES, _LEAST_STOLEN_S = 256 * 1024, 1.0
 _WRITE_EVERY_S = 1.0
 _HASHED_AT_ONCE_BYTES = 32 * 1024 * 1024
 _PROGRESS_S = 0.1
 _SETTLE_S = 0.2
+_STOP_S, _MAX_PIECES_AT_STOP = 1.0, 3
 _MAX_ROUNDS = 16
 
 
@@ -84,6 +85,8 @@ class Download:
         self._has_news = asyncio.Event()
         self._num_rounds = 0
         self._has_ended = False
+        self._is_stopping = False
+        self._began_s, self._began_bytes = time.monotonic(), part.num_received_bytes
 
     async def run(self) -> AsyncGenerator[Progress, None]:
         """Fetch what is missing and hash the whole; however it ends, what came is written.
@@ -106,7 +109,16 @@ class Download:
                 yield self._progress()
             hasher.result()
         finally:
-            await _cancel((*self._active, hasher, settler))
+            try:
+                await self._stop()
+            finally:
+                await _cancel((*self._active, hasher, settler))
+
+    async def _stop(self) -> None:
+        """Let every connection write what it has received by now, unless nothing is wanted any more."""
+        self._is_stopping = True
+        if self._active and not self._is_complete():
+            await asyncio.wait(tuple(self._active), timeout=_STOP_S)
 
     def _missing(self) -> list[_Span]:
         """What to fetch, last first."""
@@ -150,17 +162,22 @@ class Download:
                 )
 
     def _steal(self) -> _Span | None:
-        """The second half of the longest span under way, if it is worth a request."""
+        """The second half of the longest span under way, if it is worth a request: what was read ahead there is lost."""
         if not self._is_ranged or not self._active:
             return None
         longest = max(self._active.values(), key=lambda span: (span.end or 0) - span.position)
         left = (longest.end or 0) - longest.position
-        if left < 2 * _LEAST_STOLEN_BYTES:
+        if left < 2 * max(_LEAST_STOLEN_BYTES, _LEAST_STOLEN_S * self._rate_of_one()):
             return None
         middle = longest.position + left // 2
         stolen = _Span(middle, longest.end)
         longest.end = middle
         return stolen
+
+    def _rate_of_one(self) -> float:
+        """Bytes a second that a connection brings, on average since the beginning."""
+        num_bytes = self._part.num_received_bytes - self._began_bytes
+        return num_bytes / max(0.001, time.monotonic() - self._began_s) / max(1, len(self._active))
 
     def _collect(self) -> None:
         """Look after the connections that ended. One failure among several lowers their number; the last one's counts."""
@@ -180,6 +197,7 @@ class Download:
     async def _fetch(self, span: _Span) -> None:
         """Fetch a span in blocks; what has come when this ends in whatever way is written."""
         block = _Block(span.position)
+        num_at_stop = 0
         end = None if span.end == self._file.size_bytes else span.end
         try:
             async with aclosing(self._source.open(self._file, span.position, end)) as pieces:
@@ -193,7 +211,9 @@ class Download:
                         await self._write(full)
                     if self._is_remote:
                         await self._limit.take(len(piece))
-                    if room <= len(piece) and span.end is not None:
+                    num_at_stop += self._is_stopping
+                    is_current = len(piece) < BLOCK_BYTES or num_at_stop >= _MAX_PIECES_AT_STOP
+                    if (room <= len(piece) and span.end is not None) or (self._is_stopping and is_current):
                         break
         finally:
             if block.num_bytes:
@@ -209,7 +229,7 @@ class Download:
 
     def _check_size(self, end: int) -> None:
         if self._file.size_bytes is not None and end > self._file.size_bytes:
-            raise SourceError("{name} is larger than its source announced.", name=self._file.name)
+            raise SourceError("{name} is larger than its source announced.", hint=AGAIN_HINT, name=self._file.name)
 
     async def _follow(self) -> None:
         """Hash behind the connections, to the end of the file."""

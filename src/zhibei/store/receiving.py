@@ -18,12 +18,12 @@ import aiohttp
 from zhibei.store.options import Timers
 
 BLOCK_BYTES = 1024 * 1024
-_NUM_AHEAD = 2
-_HAND_OVER_S = 1.0
+_NUM_AHEAD = 1
+_HAND_OVER_S = 0.25
 
 
 def receive(response: aiohttp.ClientResponse, timers: Timers) -> AsyncGenerator[memoryview, None] | None:
-    """The body in blocks: full ones while they come fast, else what has come in a second. None where that cannot be done.
+    """The body in blocks: full ones while they come fast, else what has come in a quarter of a second. None where that cannot be done.
 
     What came before a cut is handed over before the cut shows. To be closed, before the response is.
 
