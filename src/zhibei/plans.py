@@ -18,17 +18,37 @@ Task = Literal["generate", "embed", "rerank"]
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A graphics processor. ``total_bytes`` is its own memory, not the system's."""
+    """A graphics processor. ``total_bytes`` is its own memory, not the system's.
+
+    ``shared_bytes``: system memory that it may use as if its own, where it is ``is_integrated``. ``architecture`` as
+    compilers name it: ``sm_89``, ``gfx1100``, ``metal3``. ``cuda_version``: the highest that its driver runs.
+    """
 
     name: str
     vendor: str
     total_bytes: int | None = None
     free_bytes: int | None = None
+    shared_bytes: int | None = None
+    is_integrated: bool | None = None
+    bandwidth_bytes_per_s: int | None = None
+    architecture: str | None = None
+    num_cores: int | None = None
+    driver_version: str | None = None
+    cuda_version: str | None = None
+    has_display: bool | None = None
+    is_partitioned: bool | None = None
+    pci_address: str | None = None
+    uuid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """This machine, as far as it is known. ``available_bytes`` is what a new program could take now."""
+    """This machine, as far as it is known. ``available_bytes`` is what a new program could take now.
+
+    Sizes and counts respect the limits of this process's control group, which ``memory_limit_bytes`` and
+    ``cpu_limit`` tell. Performance cores are those of the fastest kind, efficiency cores all others; None: one kind.
+    Caches are those of the whole machine. ``backends``: what its drivers let an engine use beside the processor.
+    """
 
     cpu_name: str | None
     num_physical_cores: int | None
@@ -37,6 +57,27 @@ class Hardware:
     available_bytes: int | None
     gpus: tuple[Gpu, ...] = ()
     cpu_features: tuple[str, ...] = ()
+    cpu_vendor: str | None = None
+    num_performance_cores: int | None = None
+    num_efficiency_cores: int | None = None
+    l1d_bytes: int | None = None
+    l2_bytes: int | None = None
+    l3_bytes: int | None = None
+    num_numa_nodes: int | None = None
+    swap_total_bytes: int | None = None
+    swap_free_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+    cpu_limit: int | None = None
+    memory_kind: str | None = None
+    memory_transfers_per_s: int | None = None
+    num_memory_modules: int | None = None
+    bandwidth_bytes_per_s: int | None = None
+    system: str | None = None
+    system_version: str | None = None
+    container: str | None = None
+    virtual_machine: str | None = None
+    npus: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

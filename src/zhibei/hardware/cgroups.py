@@ -6,7 +6,7 @@ A limit holds for all groups below it, so the group's ancestors count too, as fa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -22,21 +22,33 @@ class MemoryLimit:
     used_bytes: int | None
 
 
-def memory_limits(root: Path = ROOT, membership: Path = MEMBERSHIP) -> list[MemoryLimit]:
+def read(path: Path) -> str | None:
+    """The text of one of the kernel's files; None where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+Read = Callable[[Path], str | None]
+
+
+def memory_limits(root: Path = ROOT, membership: Path = MEMBERSHIP, read: Read = read) -> list[MemoryLimit]:
     """Every limit that is set on this process's memory; none where nothing limits it."""
     found = []
-    for directory in _directories("memory", root, membership):
+    for directory in _directories("memory", root, membership, read):
         for limit_name, used_name in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-            limit, used = _number(directory / limit_name), _number(directory / used_name)
+            limit, used = _number(read(directory / limit_name)), _number(read(directory / used_name))
             if limit is not None:
-                found.append(MemoryLimit(limit, None if used is None else max(0, used - _inactive_file(directory))))
+                cache = _inactive_file(read(directory / "memory.stat"))
+                found.append(MemoryLimit(limit, None if used is None else max(0, used - cache)))
     return found
 
 
-def cpu_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> int | None:
+def cpu_limit(root: Path = ROOT, membership: Path = MEMBERSHIP, read: Read = read) -> int | None:
     """Whole cores' worth of time that this process gets, at least one; None where nothing limits it."""
     found = []
-    for directory in _directories("cpu", root, membership):
+    for directory in _directories("cpu", root, membership, read):
         version_2 = (read(directory / "cpu.max") or "").split()
         quota, period = version_2 if len(version_2) == 2 else ("", "")
         if not version_2:
@@ -48,15 +60,7 @@ def cpu_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> int | None:
     return min(found, default=None)
 
 
-def read(path: Path) -> str | None:
-    """The text of one of the kernel's files; None where there is none."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-
-
-def _directories(controller: str, root: Path, membership: Path) -> Iterator[Path]:
+def _directories(controller: str, root: Path, membership: Path, read: Read) -> Iterator[Path]:
     """Where the group and its ancestors may be, the group first. A container sees its own group as the root."""
     for controllers, path in re.findall(r"^\d+:([^:\n]*):(/.*)$", read(membership) or "", re.MULTILINE):
         if controllers and controller not in controllers.split(","):
@@ -69,8 +73,8 @@ def _directories(controller: str, root: Path, membership: Path) -> Iterator[Path
     yield root / controller
 
 
-def _inactive_file(directory: Path) -> int:
-    text = read(directory / "memory.stat") or ""
+def _inactive_file(stat: str | None) -> int:
+    text = stat or ""
     # Version 1 also has the group's own share, without the groups below it.
     match = re.search(r"^total_inactive_file (\d+)$", text, re.MULTILINE) or re.search(
         r"^inactive_file (\d+)$", text, re.MULTILINE
@@ -78,6 +82,6 @@ def _inactive_file(directory: Path) -> int:
     return int(match[1]) if match else 0
 
 
-def _number(path: Path) -> int | None:
-    text = (read(path) or "").strip()
+def _number(content: str | None) -> int | None:
+    text = (content or "").strip()
     return int(text) if text.isdigit() else None

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import psutil
 import pytest
 
-from zhibei.hardware import cgroups
-from zhibei.hardware.cgroups import MemoryLimit
-from zhibei.hardware.detect import detect
+from unit.hardware.replay import Replay
+from zhibei.hardware.detect import Detector, detect
+from zhibei.hardware.machine import Counts
 from zhibei.hardware.probes import cpu
-
-GIB = 1 << 30
 
 INTEL = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -54,19 +50,23 @@ Model\t\t: Raspberry Pi 4 Model B Rev 1.4
 @pytest.mark.parametrize(
     ("text", "name", "features"),
     [
-        (INTEL, "Intel(R) Xeon(R) Platinum 8480+", ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")),
+        (
+            INTEL,
+            "Intel(R) Xeon(R) Platinum 8480+",
+            ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"),
+        ),
         (AMD, "AMD Ryzen 9 7950X 16-Core Processor", ("avx2", "avx512f", "avx512_vnni", "avx512_bf16")),
-        (OLD, "Intel(R) Core(TM)2 Duo CPU     E8400  @ 3.00GHz", ()),
-        (ARM, None, ("asimddp", "i8mm", "sve")),
-        (RASPBERRY, None, ()),
+        (OLD, "Intel(R) Core(TM)2 Duo CPU E8400 @ 3.00GHz", ()),
+        (ARM, "Neoverse-V1", ("neon", "asimddp", "i8mm", "bf16", "sve")),
+        (RASPBERRY, None, ("neon",)),
         ("", None, ()),
         (None, None, ()),
         ("model name\nflags\n", None, ()),
     ],
 )
 def test_cpuinfo(text: str | None, name: str | None, features: tuple[str, ...]) -> None:
-    assert cpu.cpu_name(text) == name
-    assert cpu.cpu_features(text) == features
+    found = cpu.from_cpuinfo(text)
+    assert (found.name, found.features) == (name, features)
 
 
 @pytest.mark.parametrize(
@@ -78,42 +78,103 @@ def test_cpuinfo(text: str | None, name: str | None, features: tuple[str, ...]) 
         (8, 16, 12, 8, 12),
         (None, 16, None, 16, 16),
         (0, 4, None, 4, 4),
+        (None, None, None, None, None),
     ],
 )
-def test_cores(
-    monkeypatch: pytest.MonkeyPatch, physical: int | None, affinity: int, limit: int | None, cores: int, threads: int
-) -> None:
-    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 99 if logical else physical)
-    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(cpu_affinity=lambda: list(range(affinity))))
-    assert (cpu.physical_cores(limit), cpu.logical_cores(limit)) == (cores, threads)
+def test_cores(physical: int | None, affinity: int | None, limit: int | None, cores: int | None, threads: int | None) -> None:
+    machine = Replay(counted=Counts(affinity, physical))
+    if limit is not None:
+        machine.files["/sys/fs/cgroup/cpu.max"] = f"{limit * 100_000} 100000\n"
+    found = Detector(machine)()
+    assert (found.num_physical_cores, found.num_logical_cores, found.cpu_limit) == (cores, threads, limit)
 
 
-def test_cores_without_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """macOS knows none."""
-    counts = {True: 10, False: 8}
-    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: counts[logical])
-    monkeypatch.setattr(psutil, "Process", SimpleNamespace)
-    assert (cpu.physical_cores(), cpu.logical_cores()) == (8, 10)
-    counts.update({True: None, False: None})  # type: ignore[dict-item]
-    assert (cpu.physical_cores(), cpu.logical_cores()) == (None, None)
+def topology(groups: list[str]) -> dict[str, str]:
+    files = {f"{cpu.CPUS}/online": f"0-{len(groups) - 1}\n"}
+    return files | {f"{cpu.CPUS}/cpu{i}/topology/thread_siblings_list": f"{group}\n" for i, group in enumerate(groups)}
+
+
+HYBRID = ["0-1", "0-1", "2-3", "2-3", "4", "5", "6", "7"]
+
+
+def test_performance_and_efficiency_cores_of_intel() -> None:
+    machine = Replay(files=topology(HYBRID))
+    machine.files |= {"/sys/devices/cpu_core/cpus": "0-3\n", "/sys/devices/cpu_atom/cpus": "4-7\n"}
+    found, _ = cpu.probe(machine)
+    assert (found.num_physical_cores, found.num_logical_cores) == (6, 8)
+    assert (found.num_performance_cores, found.num_efficiency_cores) == (2, 4)
+
+
+def test_performance_and_efficiency_cores_of_arm() -> None:
+    machine = Replay(files=topology(["0", "1", "2", "3"]))
+    machine.files |= {
+        f"{cpu.CPUS}/cpu{i}/cpu_capacity": capacity for i, capacity in enumerate(("430\n", "430\n", "430\n", "1024\n"))
+    }
+    found, _ = cpu.probe(machine)
+    assert (found.num_performance_cores, found.num_efficiency_cores) == (1, 3)
 
 
 @pytest.mark.parametrize(
-    ("limits", "expected"),
+    "more",
     [
-        ([], (16 * GIB, 10 * GIB)),
-        ([MemoryLimit(9223372036854771712, 3 * GIB)], (16 * GIB, 10 * GIB)),
-        ([MemoryLimit(16 * GIB, 15 * GIB)], (16 * GIB, 10 * GIB)),
-        ([MemoryLimit(4 * GIB, GIB)], (4 * GIB, 3 * GIB)),
-        ([MemoryLimit(4 * GIB, None)], (4 * GIB, 4 * GIB)),
-        ([MemoryLimit(12 * GIB, GIB)], (12 * GIB, 10 * GIB)),
-        ([MemoryLimit(4 * GIB, 5 * GIB)], (4 * GIB, 0)),
-        ([MemoryLimit(4 * GIB, GIB), MemoryLimit(8 * GIB, 7 * GIB)], (4 * GIB, GIB)),
+        {},
+        {"/sys/devices/cpu_core/cpus": "0-7\n"},
+        {"/sys/devices/cpu_atom/cpus": "0-7\n"},
+        {"/sys/devices/cpu_core/cpus": "nonsense", "/sys/devices/cpu_atom/cpus": "4-7"},
+        {f"{cpu.CPUS}/cpu0/cpu_capacity": "1024"},
+        {f"{cpu.CPUS}/cpu{i}/cpu_capacity": "1024" for i in range(8)},
     ],
 )
-def test_memory(monkeypatch: pytest.MonkeyPatch, limits: list[MemoryLimit], expected: tuple[int, int]) -> None:
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=16 * GIB, available=10 * GIB))
-    assert cpu.memory(limits) == expected
+def test_cores_of_one_kind_are_not_told_apart(more: dict[str, str]) -> None:
+    found, _ = cpu.probe(Replay(files=topology(HYBRID) | more))
+    assert (found.num_performance_cores, found.num_efficiency_cores) == (None, None)
+    assert found.num_physical_cores == 6
+
+
+def cache(number: int, index: int, level: int, kind: str, size: str, shared: str) -> dict[str, str]:
+    path = f"{cpu.CPUS}/cpu{number}/cache/index{index}"
+    return {
+        f"{path}/level": f"{level}\n",
+        f"{path}/type": f"{kind}\n",
+        f"{path}/size": f"{size}\n",
+        f"{path}/shared_cpu_list": shared,
+    }
+
+
+def test_caches_are_summed_and_shared_ones_counted_once() -> None:
+    files = topology(["0-1", "0-1", "2", "3"])
+    for number, shared in enumerate(("0-1", "0-1", "2", "3")):
+        files |= cache(number, 0, 1, "Data", "48K" if number < 2 else "32K", shared)
+        files |= cache(number, 1, 1, "Instruction", "64K", shared)
+        files |= cache(number, 2, 2, "Unified", "2048K", shared if number < 2 else "2-3")
+        files |= cache(number, 3, 3, "Unified", "36M", "0-3")
+    found, _ = cpu.probe(Replay(files=files))
+    assert (found.l1d_bytes, found.l2_bytes, found.l3_bytes) == ((48 + 32 + 32) << 10, 4 << 20, 36 << 20)
+
+
+@pytest.mark.parametrize(("online", "nodes"), [("0\n", 1), ("0-1\n", 2), ("0,2-3\n", 3), ("", None), ("many", None)])
+def test_numa_nodes(online: str, nodes: int | None) -> None:
+    found, _ = cpu.probe(Replay(files={"/sys/devices/system/node/online": online}))
+    assert found.num_numa_nodes == nodes
+
+
+def test_lscpu_is_asked_only_for_what_is_open() -> None:
+    machine = Replay(files=topology(["0"]) | cache(0, 0, 1, "Data", "32K", "0") | {"/proc/cpuinfo": OLD})
+    cpu.probe(machine)
+    assert machine.asked == []
+    del machine.files["/proc/cpuinfo"]
+    cpu.probe(machine)
+    assert machine.asked == ["env LC_ALL=C lscpu"]
+
+
+def test_a_processor_in_the_registry() -> None:
+    key = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
+    values: dict[str, object] = {
+        "ProcessorNameString": "AMD Ryzen 7 5800X 8-Core Processor   ",
+        "VendorIdentifier": "AuthenticAMD",
+    }
+    found, is_virtual = cpu.probe(Replay("Windows", keys={key: values}))
+    assert (found.name, found.vendor, is_virtual) == ("AMD Ryzen 7 5800X 8-Core Processor", "AMD", False)
 
 
 def test_this_machine() -> None:
@@ -126,7 +187,8 @@ def test_this_machine() -> None:
     assert found.cpu_name is None or found.cpu_name == found.cpu_name.strip() != ""
 
 
-def test_what_cannot_be_found_is_not_invented(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroups, "read", lambda path: None)
-    found = detect()
-    assert (found.cpu_name, found.cpu_features, found.gpus) == (None, (), ())
+def test_what_cannot_be_found_is_not_invented() -> None:
+    for system in ("Linux", "Darwin", "Windows", "Plan9"):
+        found = Detector(Replay(system))()
+        assert (found.cpu_name, found.cpu_features, found.gpus, found.backends) == (None, (), (), ())
+        assert (found.total_bytes, found.available_bytes, found.num_physical_cores) == (None, None, None)
