@@ -12,6 +12,45 @@ from typing import Literal
 
 from zhibei.options import LoadOptions, Sampling
 
+LayerKind = Literal["attention", "mla", "recurrent", "hybrid", "none", "extra"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one layer, or each of ``count`` equal neighbours, weighs and remembers.
+
+    ``kind``: keys and values of every token (attention); one compressed row instead (mla: ``key_length`` is that row's, and
+    values are its first ``value_length`` elements); a state of fixed size per conversation (recurrent); both side by side
+    (hybrid); nothing (none);
+    extra: predicts further tokens (MTP) and is loaded only when that is asked for.
+    """
+
+    kind: LayerKind
+    count: int = 1
+    num_heads: int = 0
+    num_kv_heads: int = 0
+    key_length: int = 0
+    value_length: int = 0
+    window: int | None = None
+    """The tokens it looks back to; None: to the first."""
+    is_chunked: bool = False
+    """The window begins at its multiples instead of moving along."""
+    is_shared: bool = False
+    """It reads keys and values of an earlier layer and keeps none itself."""
+    index_length: int = 0
+    """Elements per token of a second cache, by which sparse attention finds what to read."""
+    compress_ratio: int = 0
+    """Beyond its window it keeps one row for so many tokens, in the cache proper and in the index; 0: it does not."""
+    conv_elements: int = 0
+    state_elements: int = 0
+    """Numbers kept per conversation: the last inputs of a convolution, and the recurrent state."""
+    feed_forward_length: int = 0
+    """Of the dense part; 0 where experts take its place."""
+    dense_bytes: int = 0
+    """Weights that every token uses: attention, norms, dense feed-forward, shared experts, router."""
+    expert_bytes: int = 0
+    """Weights of all experts among which the router chooses."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
@@ -19,6 +58,9 @@ class ModelInfo:
 
     ``tensor_types`` maps a quantisation type name (``Q4_K``) to (number of tensors, their bytes).
     ``num_kv_heads`` has one entry per layer (0 for layers without attention). ``sliding_window`` is in tokens.
+    ``layers`` is empty where the header does not say enough, and in what earlier versions wrote.
+    ``output_bytes`` 0: the output is computed with the token embedding. ``lookup_bytes`` are further tables of which a token
+    reads one row (positions, embeddings per layer); ``other_bytes`` the rest outside the layers.
     """
 
     format: Literal["gguf", "safetensors", "unknown"]
@@ -48,7 +90,29 @@ class ModelInfo:
     licence: str | None = None
     split_count: int | None = None
     is_causal: bool | None = None
+    layers: tuple[Layer, ...] = ()
+    expert_feed_forward_length: int | None = None
+    embedding_bytes: int | None = None
+    lookup_bytes: int | None = None
+    output_bytes: int | None = None
+    other_bytes: int | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def active_bytes(self) -> int | None:
+        """Bytes of weights that are read for one generated token; None where the weights' headers were not read.
+
+        Of the experts the share that is used; the embedding only where it also computes the output.
+        """
+        if self.output_bytes is None or self.embedding_bytes is None or not self.layers:
+            return None
+        used, experts = self.num_experts_used or 0, self.num_experts or 0
+        total = self.output_bytes or self.embedding_bytes
+        for layer in self.layers:
+            if layer.kind != "extra":
+                chosen = layer.expert_bytes * used // experts if experts else layer.expert_bytes
+                total += (layer.dense_bytes + chosen) * layer.count
+        return total + (self.other_bytes or 0)
 
 
 ROLES = (

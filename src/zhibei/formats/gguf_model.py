@@ -8,27 +8,27 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
 
-from zhibei.errors import ModelFileError
 from zhibei.formats.ggml_types import FILE_TYPES
-from zhibei.formats.gguf_header import GgufHeader, Omitted, TensorInfo
-from zhibei.formats.window import shown
+from zhibei.formats.gguf_facts import (
+    MAX_CONTEXT_LENGTH,
+    MAX_EMBEDDING_LENGTH,
+    MAX_EXPERTS,
+    MAX_HEAD_LENGTH,
+    MAX_HEADS,
+    MAX_LAYERS,
+    MAX_SHARDS,
+    MAX_VOCABULARY,
+    Facts,
+)
+from zhibei.formats.gguf_header import GgufHeader, TensorInfo
+from zhibei.formats.gguf_layers import LayerReader, weigh
 from zhibei.models import ModelInfo
 
-MAX_LAYERS = 512
-MAX_HEADS = 2**16
-MAX_HEAD_LENGTH = 2**16
-MAX_EMBEDDING_LENGTH = 2**20
-MAX_CONTEXT_LENGTH = 2**31 - 1
-MAX_EXPERTS = 2**16
-MAX_VOCABULARY = 2**24
-MAX_SHARDS = 1000
+__all__ = ["MAX_SHARDS", "describe"]
 
-_METADATA_OFFSET = 24
 _GUESSED_FILE_TYPE = 1024
 _POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
-_ARCHITECTURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOKENS = "tokenizer.ggml.tokens"
 _SPECIAL_TOKEN = re.compile(r"tokenizer\.ggml\.[a-z_]+_token_id")
 _REQUIRED_TOKENS = ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id")
@@ -42,7 +42,7 @@ def describe(headers: Sequence[GgufHeader]) -> ModelInfo:
     Raises:
         ModelFileError: a value that no model can have, or facts that contradict each other.
     """
-    facts = _Facts(headers[0])
+    facts = Facts(headers[0])
     architecture = facts.architecture()
     tensors = [tensor for header in headers for tensor in header.tensors]
     num_layers = facts.integer(f"{architecture}.block_count", 1, MAX_LAYERS)
@@ -50,6 +50,7 @@ def describe(headers: Sequence[GgufHeader]) -> ModelInfo:
     experts, experts_used = _experts(facts, architecture, num_layers)
     counted = _count_types(tensors)
     split_count = facts.integer("split.count", 0, MAX_SHARDS) or None
+    weights = weigh(tensors)
     return ModelInfo(
         format="gguf",
         architecture=architecture,
@@ -78,106 +79,17 @@ def describe(headers: Sequence[GgufHeader]) -> ModelInfo:
         licence=_licence(facts),
         split_count=split_count,
         is_causal=facts.truth(f"{architecture}.attention.causal"),
+        layers=LayerReader(facts, architecture, num_layers).layers(weights) if num_layers is not None else (),
+        expert_feed_forward_length=max(
+            facts.per_layer(f"{architecture}.expert_feed_forward_length", num_layers, 2**24), default=0
+        )
+        or None,
+        embedding_bytes=weights.embedding_bytes if tensors else None,
+        lookup_bytes=weights.lookup_bytes if tensors else None,
+        output_bytes=weights.output_bytes if tensors else None,
+        other_bytes=weights.other_bytes if tensors else None,
         warnings=(*_warnings(headers), *facts.warnings, *_doubts(facts, headers, split_count)),
     )
-
-
-class _Facts:
-    """Typed access to the metadata of one header: a value is of the right kind and size, absent, or an error."""
-
-    def __init__(self, header: GgufHeader) -> None:
-        self.metadata = header.metadata
-        self.entries = header.entries
-        self.warnings: list[str] = []
-
-    def fail(self, problem: str, key: str, **values: object) -> NoReturn:
-        offset = self.entries[key].start if key in self.entries else _METADATA_OFFSET
-        raise ModelFileError(problem, field=shown(key), offset=offset, **values)
-
-    def architecture(self) -> str:
-        key = "general.architecture"
-        value = self.text(key)
-        if value is None:
-            shard = self.integer("split.no", 0, MAX_SHARDS)
-            if shard:
-                self.fail("it is part {part} of a model in several files; read the first one", key, part=shard + 1)
-            self.fail("it does not say which architecture the model has", key)
-        if not _ARCHITECTURE.fullmatch(value):
-            self.fail("the architecture is not a name", key)
-        return value
-
-    def text(self, key: str) -> str | None:
-        value = self.metadata.get(key)
-        if isinstance(value, Omitted):
-            self.fail("a text of {length} bytes is too long", key, length=value.length)
-        if value is not None and not isinstance(value, str):
-            self.fail("the value is not a text", key)
-        return value
-
-    def label(self, key: str) -> str | None:
-        """A short text that is safe to print; None if empty."""
-        value = self.text(key)
-        return shown(value.strip()) or None if value is not None else None
-
-    def truth(self, key: str) -> bool | None:
-        value = self.metadata.get(key)
-        if value is not None and not isinstance(value, bool):
-            self.fail("the value is not a truth value", key)
-        return value
-
-    def integer(self, key: str, low: int, high: int) -> int | None:
-        value = self.metadata.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, int) or isinstance(value, bool):
-            self.fail("the value is not a whole number", key)
-        return self.within(key, value, low, high)
-
-    def within(self, key: str, value: int, low: int, high: int) -> int:
-        if not low <= value <= high:
-            self.fail("{value} is not a number from {low} to {high}", key, value=value, low=low, high=high)
-        return value
-
-    def per_layer(self, key: str, num_layers: int | None, high: int) -> tuple[int, ...]:
-        """One number per layer, from an array or from a single number; () if absent."""
-        value = self.metadata.get(key)
-        if isinstance(value, tuple) or (isinstance(value, Omitted) and value.type_name.startswith("[")):
-            if isinstance(value, Omitted) or (num_layers is not None and len(value) != num_layers):
-                self.fail("the array does not have one number per layer", key)
-            return tuple(self.within(key, self.whole(key, item), 0, high) for item in value)
-        number = self.integer(key, 0, high)
-        return () if number is None else (number,) * (num_layers or 1)
-
-    def whole(self, key: str, value: object) -> int:
-        """An array element as a whole number; truth values count as 0 and 1."""
-        if not isinstance(value, int):
-            self.fail("the array does not hold whole numbers", key)
-        return int(value)
-
-    def number(self, key: str) -> float | None:
-        value = self.metadata.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            self.fail("the value is not a number", key)
-        return float(value)
-
-    def positive(self, key: str) -> float | None:
-        value = self.number(key)
-        if value is not None and value <= 0:
-            self.fail("the value is not a positive number", key)
-        return value
-
-    def length_of(self, key: str) -> int | None:
-        """Number of elements of an array."""
-        value = self.metadata.get(key)
-        if value is None:
-            return None
-        if isinstance(value, tuple):
-            return len(value)
-        if not isinstance(value, Omitted) or not value.type_name.startswith("["):
-            self.fail("the value is not an array", key)
-        return value.length
 
 
 class _Heads:
@@ -186,7 +98,7 @@ class _Heads:
     A model without attention (Mamba, RWKV) may say 0 heads; any other may not.
     """
 
-    def __init__(self, facts: _Facts, architecture: str, num_layers: int | None) -> None:
+    def __init__(self, facts: Facts, architecture: str, num_layers: int | None) -> None:
         self.embedding_length = facts.integer(f"{architecture}.embedding_length", 1, MAX_EMBEDDING_LENGTH)
         key = f"{architecture}.attention.head_count"
         heads = facts.per_layer(key, num_layers, MAX_HEADS)
@@ -205,7 +117,7 @@ class _Heads:
         return self.embedding_length // self.num_heads or None
 
     @staticmethod
-    def _without_recurrent(facts: _Facts, architecture: str, kept: tuple[int, ...]) -> tuple[int, ...]:
+    def _without_recurrent(facts: Facts, architecture: str, kept: tuple[int, ...]) -> tuple[int, ...]:
         """Layers that are recurrent in a mixed model (Qwen3-Next) keep no keys."""
         flags = facts.per_layer(f"{architecture}.attention.recurrent_layers", len(kept) or None, 1)
         interval = facts.integer(f"{architecture}.full_attention_interval", 1, MAX_LAYERS)
@@ -216,11 +128,11 @@ class _Heads:
         return kept
 
 
-def _is_recurrent(facts: _Facts, architecture: str) -> bool:
+def _is_recurrent(facts: Facts, architecture: str) -> bool:
     return any(key.startswith((f"{architecture}.ssm.", f"{architecture}.wkv.")) for key in facts.metadata)
 
 
-def _experts(facts: _Facts, architecture: str, num_layers: int | None) -> tuple[int | None, int | None]:
+def _experts(facts: Facts, architecture: str, num_layers: int | None) -> tuple[int | None, int | None]:
     experts = facts.integer(f"{architecture}.expert_count", 0, MAX_EXPERTS)
     key = f"{architecture}.expert_used_count"
     used = max(facts.per_layer(key, num_layers, MAX_EXPERTS), default=None)
@@ -238,14 +150,14 @@ def _count_types(tensors: Iterable[TensorInfo]) -> tuple[tuple[str, int, int], .
     return tuple(sorted(rows, key=lambda row: (-row[2], row[0])))
 
 
-def _quantisation(facts: _Facts, counted: tuple[tuple[str, int, int], ...]) -> str | None:
+def _quantisation(facts: Facts, counted: tuple[tuple[str, int, int], ...]) -> str | None:
     """The declared file type, else the type that most bytes are stored in."""
     declared = facts.integer("general.file_type", 0, 2**32)
     name = None if declared is None else FILE_TYPES.get(declared & ~_GUESSED_FILE_TYPE)
     return name or (counted[0][0] if counted else None)
 
 
-def _vocabulary_size(facts: _Facts, architecture: str, tensors: Iterable[TensorInfo]) -> int | None:
+def _vocabulary_size(facts: Facts, architecture: str, tensors: Iterable[TensorInfo]) -> int | None:
     length = facts.length_of(_TOKENS)
     table = next((tensor for tensor in tensors if tensor.name == "token_embd.weight" and len(tensor.dims) == 2), None)
     if length is not None:
@@ -257,7 +169,7 @@ def _vocabulary_size(facts: _Facts, architecture: str, tensors: Iterable[TensorI
     return declared if declared is not None or table is None else table.dims[1]
 
 
-def _check_special_tokens(facts: _Facts, vocabulary_size: int) -> None:
+def _check_special_tokens(facts: Facts, vocabulary_size: int) -> None:
     for key in facts.metadata:
         if not _SPECIAL_TOKEN.fullmatch(key):
             continue
@@ -269,7 +181,7 @@ def _check_special_tokens(facts: _Facts, vocabulary_size: int) -> None:
         facts.warnings.append(f"{key} {token} is not in the vocabulary.")
 
 
-def _rope_scaling(facts: _Facts, architecture: str) -> str | None:
+def _rope_scaling(facts: Facts, architecture: str) -> str | None:
     """Also checks every number that turns positions into angles."""
     prefix = f"{architecture}.rope."
     for key, value in facts.metadata.items():
@@ -283,7 +195,7 @@ def _rope_scaling(facts: _Facts, architecture: str) -> str | None:
     return "linear" if factor not in (None, 0.0, 1.0) else None
 
 
-def _pooling(facts: _Facts, architecture: str) -> str | None:
+def _pooling(facts: Facts, architecture: str) -> str | None:
     number = facts.integer(f"{architecture}.pooling_type", -1, 2**32)
     if number is None or number in _POOLING:
         return None if number is None else _POOLING[number]
@@ -291,7 +203,7 @@ def _pooling(facts: _Facts, architecture: str) -> str | None:
     return None
 
 
-def _licence(facts: _Facts) -> str | None:
+def _licence(facts: Facts) -> str | None:
     licence = facts.label("general.license")
     named = facts.label("general.license.name")
     return named if named and (licence is None or licence.lower() == "other") else licence
@@ -301,7 +213,7 @@ def _warnings(headers: Sequence[GgufHeader]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(warning for header in headers for warning in header.warnings))
 
 
-def _doubts(facts: _Facts, headers: Sequence[GgufHeader], split_count: int | None) -> list[str]:
+def _doubts(facts: Facts, headers: Sequence[GgufHeader], split_count: int | None) -> list[str]:
     """What is not wrong, but a person should know."""
     doubts = []
     kind = facts.label("general.type")

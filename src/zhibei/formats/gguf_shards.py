@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from zhibei.errors import ModelFileError
+from zhibei.formats.gguf_facts import MAX_SHARDS
 from zhibei.formats.gguf_header import GgufHeader, parse
-from zhibei.formats.gguf_model import MAX_SHARDS
 from zhibei.formats.reader import FileReader
 
 _SHARD_NAME = re.compile(r"(?P<stem>[^/\\\0]+)-(?P<part>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf", re.DOTALL)

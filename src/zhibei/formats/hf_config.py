@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from zhibei.errors import ModelFileError
 from zhibei.formats.bounded_json import parse_object
-from zhibei.formats.gguf_model import (
+from zhibei.formats.gguf_facts import (
     MAX_CONTEXT_LENGTH,
     MAX_EMBEDDING_LENGTH,
     MAX_EXPERTS,
@@ -82,7 +82,7 @@ def parse_config(data: bytes) -> HfConfig:
     Raises:
         ModelFileError: not JSON, too large, or a value that no model can have.
     """
-    outer = parse_object(data, CONFIG, max_bytes=DESCRIBING[CONFIG], max_items=_MAX_ITEMS)
+    outer = _outer(data)
     facts = Facts(_language_part(outer))
     num_layers = facts.integer(_LAYERS, MAX_LAYERS)
     heads = facts.per_layer(_HEADS, num_layers, MAX_HEADS)
@@ -110,8 +110,21 @@ def parse_config(data: bytes) -> HfConfig:
         is_causal=_is_causal(outer, facts),
         quantisation=find_quantisation(outer, facts.values),
         float_type=_float_type(outer, facts),
-        warnings=_warnings(outer, is_latent),
+        warnings=_warnings(outer),
     )
+
+
+def language_facts(data: bytes) -> Facts:
+    """What a ``config.json`` says of the language model, key by key.
+
+    Raises:
+        ModelFileError: not JSON, or too large.
+    """
+    return Facts(_language_part(_outer(data)))
+
+
+def _outer(data: bytes) -> Mapping[str, object]:
+    return parse_object(data, CONFIG, max_bytes=DESCRIBING[CONFIG], max_items=_MAX_ITEMS)
 
 
 class Facts:
@@ -263,10 +276,7 @@ def _float_type(outer: Mapping[str, object], facts: Facts) -> str | None:
     return None
 
 
-def _warnings(outer: Mapping[str, object], is_latent: bool) -> tuple[str, ...]:
-    found = []
-    if outer.get("auto_map") is not None:
-        found.append("The publisher's own code belongs to this model (auto_map); it is never run here.")
-    if is_latent:
-        found.append("Keys and values are kept in a compressed form; their size is not known.")
-    return tuple(found)
+def _warnings(outer: Mapping[str, object]) -> tuple[str, ...]:
+    if outer.get("auto_map") is None:
+        return ()
+    return ("The publisher's own code belongs to this model (auto_map); it is never run here.",)

@@ -33,6 +33,8 @@ def _marks(values: Mapping[str, object], num_layers: int) -> tuple[bool, ...] | 
     period = _count(values.get("attn_layer_period"))  # Jamba
     if period is not None:
         return tuple(layer % period == values.get("attn_layer_offset", 0) for layer in range(num_layers))
+    if values.get("model_type") == "falcon_h1":  # attention and a state side by side in every layer
+        return None
     return () if any(key in values for key in ("block_configs", "mamba_d_state", "linear_attn_config")) else None
 
 

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from zhibei.errors import ModelFileError
 from zhibei.formats.bounded_json import parse_object
-from zhibei.formats.hf_config import HfConfig, parse_config
+from zhibei.formats.gguf_facts import MAX_EMBEDDING_LENGTH
+from zhibei.formats.hf_config import Facts, HfConfig, language_facts, parse_config
+from zhibei.formats.hf_model_layers import layers_of, weigh
 from zhibei.formats.hf_quantisation import count_parameters
 from zhibei.formats.hf_repository import (
     CHAT_TEMPLATE,
@@ -28,6 +30,7 @@ from zhibei.formats.window import shown
 from zhibei.models import ModelInfo
 
 _MAX_ITEMS = 200_000
+_EXPERT_FEED_FORWARD = ("moe_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size")
 _POOLING = (("mean_tokens", "mean"), ("cls_token", "cls"), ("lasttoken", "last"), ("max_tokens", "max"))
 
 
@@ -49,6 +52,8 @@ def describe_repository(texts: Mapping[str, bytes], headers: Mapping[str, Safete
     is_whole = bool(headers) and (index is None or set(headers) >= set(index.files))
     counted = _count_types(tensors) if is_whole else ()
     tokenizer, template = _tokenizer(texts)
+    facts = language_facts(texts[CONFIG]) if CONFIG in texts else Facts({})
+    weights = weigh(tensors if is_whole else ())
     return ModelInfo(
         format="safetensors",
         architecture=config.architecture,
@@ -80,8 +85,20 @@ def describe_repository(texts: Mapping[str, bytes], headers: Mapping[str, Safete
         if len(headers) > 1
         else None,
         is_causal=config.is_causal,
+        layers=layers_of(config, facts, weights),
+        expert_feed_forward_length=_expert_feed_forward(config, facts),
+        embedding_bytes=weights.embedding_bytes if is_whole else None,
+        lookup_bytes=weights.lookup_bytes if is_whole else None,
+        output_bytes=weights.output_bytes if is_whole else None,
+        other_bytes=weights.other_bytes if is_whole else None,
         warnings=config.warnings,
     )
+
+
+def _expert_feed_forward(config: HfConfig, facts: Facts) -> int | None:
+    if not config.num_experts:
+        return None
+    return max(facts.per_layer(_EXPERT_FEED_FORWARD, None, MAX_EMBEDDING_LENGTH), default=0) or config.feed_forward_length
 
 
 def _join(headers: Mapping[str, SafetensorsHeader], index: SafetensorsIndex | None) -> Sequence[SafetensorsTensor]:

@@ -33,7 +33,7 @@ from support.gguf_writer import (
 from zhibei.errors import ModelFileError
 from zhibei.formats.ggml_types import FILE_TYPES, TENSOR_TYPES
 from zhibei.formats.gguf import GgufHeader, Omitted, describe, parse, read_header
-from zhibei.models import ModelInfo
+from zhibei.models import Layer, ModelInfo
 
 
 def info_of(file: GgufFile) -> ModelInfo:
@@ -68,12 +68,30 @@ def test_every_fact_of_a_small_model() -> None:
         tokenizer="gpt2",
         chat_template="{{ messages[0].content }}",
         licence="apache-2.0",
+        layers=(
+            Layer(
+                "attention",
+                2,
+                num_heads=4,
+                num_kv_heads=2,
+                key_length=8,
+                value_length=8,
+                feed_forward_length=64,
+                dense_bytes=576,
+            ),
+        ),
+        embedding_bytes=72,
+        lookup_bytes=0,
+        output_bytes=0,
+        other_bytes=128,
     )
 
 
 def test_absent_facts_are_none() -> None:
     info = info_of(GgufFile(metadata=(("general.architecture", text("llama")),), tensors=(Tensor("a", (8,)),)))
     known = {"format", "architecture", "num_parameters", "weights_bytes", "tensor_types", "quantisation"}
+    assert (info.embedding_bytes, info.lookup_bytes, info.output_bytes, info.other_bytes) == (0, 0, 0, 32)
+    known |= {"embedding_bytes", "lookup_bytes", "output_bytes", "other_bytes"}
     absent = {key: value for key, value in asdict(info).items() if key not in known}
     assert set(absent.values()) == {None, ()}
     assert info.quantisation == "F32"
@@ -376,6 +394,15 @@ def test_agrees_with_the_official_reader(tmp_path: Path) -> None:
         chat_template="{{ x }}",
         licence="mit",
         is_causal=False,
+        layers=(
+            Layer("attention", num_heads=8, num_kv_heads=8, key_length=40, value_length=32, dense_bytes=17408, expert_bytes=3840),
+            Layer("none", num_heads=8, feed_forward_length=256),
+            Layer("attention", num_heads=8, num_kv_heads=2, key_length=40, value_length=32, feed_forward_length=128),
+        ),
+        embedding_bytes=768000,
+        lookup_bytes=0,
+        output_bytes=0,
+        other_bytes=1024,
     )
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import get_args
 
 import pytest
 
-from zhibei.models import ModelInfo
+from zhibei.models import Layer, ModelInfo
 from zhibei.options import CacheType
 from zhibei.planner import memory
+from zhibei.planner.layers import Run
+from zhibei.planner.placement import DEVICE_OVERHEAD_BYTES, Placement, Room
+from zhibei.plans import MemoryLine
 
 MIB = 1 << 20
 
@@ -121,3 +125,119 @@ def test_the_bill_leaves_out_what_takes_nothing() -> None:
         ("process", memory.PROCESS_BYTES),
     ]
     assert {line.device for line in lines} == {"cpu"}
+
+
+# Four layers of 100 and two that choose among experts of 600, an embedding of 50 and an output of 40; 4 KiB a token and layer.
+ATTENDING = Layer("attention", 4, num_heads=16, num_kv_heads=8, key_length=128, value_length=128, dense_bytes=100 * MIB)
+CHOOSING = replace(ATTENDING, count=2, dense_bytes=20 * MIB, expert_bytes=600 * MIB)
+MIXED = ModelInfo(
+    "gguf",
+    "llama",
+    embedding_length=2048,
+    vocabulary_size=32000,
+    num_layers=6,
+    num_experts=16,
+    num_experts_used=4,
+    feed_forward_length=5632,
+    expert_feed_forward_length=1024,
+    layers=(ATTENDING, CHOOSING),
+    embedding_bytes=50 * MIB,
+    lookup_bytes=1 * MIB,
+    output_bytes=40 * MIB,
+    other_bytes=2 * MIB,
+)
+WEIGHTS = 4 * 100 + 2 * 620 + 50 + 1 + 40 + 2
+
+
+def by_device(lines: tuple[MemoryLine, ...], what: str) -> dict[str, int]:
+    return {line.device: line.num_bytes for line in lines if line.what == what}
+
+
+class TestBill:
+    def test_on_the_processor(self) -> None:
+        lines = memory.bill_of(MIXED, ctx_size=4096, num_slots=2)
+        assert {line.device for line in lines} == {"cpu"}
+        assert by_device(lines, "weights") == {"cpu": WEIGHTS * MIB}
+        assert by_device(lines, "kv cache") == {"cpu": 6 * 2 * 4096 * 4096}
+        assert by_device(lines, "output") == {"cpu": 2 * 32000 * 4}
+        assert [line.what for line in lines] == ["weights", "kv cache", "compute", "output", "process"]
+
+    def test_what_is_not_there_has_no_line(self) -> None:
+        recurrent = replace(MIXED, layers=(Layer("recurrent", 3, conv_elements=3000, state_elements=10_000),))
+        lines = memory.bill_of(recurrent, ctx_size=4096, num_slots=2)
+        assert by_device(lines, "recurrent state") == {"cpu": 2 * 3 * 13_000 * 4}
+        assert by_device(lines, "kv cache") == {}
+
+    def test_on_two_devices(self) -> None:
+        placement = Placement((2, 2), output_device=1, num_cpu_experts=5)
+        lines = memory.bill_of(MIXED, ctx_size=4096, placement=placement)
+        # Main memory: two layers, the experts of the fifth, the embedding and the table beside it.
+        assert by_device(lines, "weights") == {
+            "cpu": (2 * 100 + 600 + 50 + 1) * MIB,
+            "gpu0": 2 * 100 * MIB,
+            "gpu1": (20 + 620 + 40 + 2) * MIB,
+        }
+        assert by_device(lines, "kv cache") == dict.fromkeys(("cpu", "gpu0", "gpu1"), 2 * 4096 * 4096)
+        assert by_device(lines, "overhead") == dict.fromkeys(("gpu0", "gpu1"), DEVICE_OVERHEAD_BYTES)
+        assert set(by_device(lines, "compute")) == {"cpu", "gpu0", "gpu1"}
+
+    def test_caches_in_main_memory(self) -> None:
+        lines = memory.bill_of(MIXED, ctx_size=4096, placement=Placement((6,), output_device=0, kv_on_device=False))
+        assert by_device(lines, "kv cache") == {"cpu": 6 * 4096 * 4096}
+        assert by_device(lines, "weights") == {"cpu": 51 * MIB, "gpu0": (WEIGHTS - 51) * MIB}
+
+    def test_an_embedding_that_is_the_output_is_there_twice(self) -> None:
+        tied = replace(MIXED, output_bytes=0)
+        assert by_device(memory.bill_of(tied, ctx_size=512), "weights") == {"cpu": (WEIGHTS - 40) * MIB}
+        lines = memory.bill_of(tied, ctx_size=512, placement=Placement((6,), output_device=0))
+        assert by_device(lines, "weights") == {"cpu": 51 * MIB, "gpu0": (4 * 100 + 2 * 620 + 50 + 2) * MIB}
+
+    def test_extra_layers_are_not_loaded(self) -> None:
+        longer = replace(MIXED, layers=(*MIXED.layers, Layer("extra", dense_bytes=999 * MIB)))
+        assert memory.bill_of(longer, ctx_size=512) == memory.bill_of(MIXED, ctx_size=512)
+        assert longer.active_bytes == MIXED.active_bytes
+
+    def test_what_runs_beside_it(self) -> None:
+        lines = memory.bill_of(
+            MIXED, ctx_size=1024, files=(("projector", 7), ("adapter", 0)), draft=LLAMA_3_8B, prompt_cache_bytes=9
+        )
+        found = {line.what: line.num_bytes for line in lines}
+        assert (found["projector"], found["prompt cache"]) == (7, 9)
+        assert found["draft kv cache"] == 1024 * 131_072
+        assert "adapter" not in found
+
+    def test_vectors_need_room_as_well(self) -> None:
+        plain = by_device(memory.bill_of(MIXED, ctx_size=512), "output")["cpu"]
+        assert by_device(memory.bill_of(MIXED, ctx_size=512, is_embedding=True), "output")["cpu"] == plain + 2048 * 4
+
+    def test_nothing_is_lost_between_devices(self) -> None:
+        whole = sum(line.num_bytes for line in memory.bill_of(MIXED, ctx_size=4096) if line.what in ("weights", "kv cache"))
+        for count in range(7):
+            placement = Placement((count // 2, count - count // 2), output_device=1 if count else -1)
+            lines = memory.bill_of(MIXED, ctx_size=4096, placement=placement)
+            assert sum(line.num_bytes for line in lines if line.what in ("weights", "kv cache")) == whole
+
+
+def test_a_placed_model_fits_where_its_bill_says() -> None:
+    rooms = [Room(2 << 30), Room(1500 * MIB, has_display=True)]
+    run = Run(8192)
+    placement = memory.place_model(MIXED, run, rooms)
+    assert sum(placement.layers_per_gpu) > 0
+    lines = memory.bill_of(MIXED, ctx_size=8192, placement=placement)
+    for number, room in enumerate(rooms):
+        assert sum(line.num_bytes for line in lines if line.device == f"gpu{number}") <= (room.free_bytes or 0)
+
+
+def test_active_bytes_are_what_one_token_reads() -> None:
+    # All four layers, of the others the dense part and 4 of 16 experts; the output, not the embedding's table.
+    assert MIXED.active_bytes == (4 * 100 + 2 * (20 + 150) + 40 + 2) * MIB
+    assert replace(MIXED, output_bytes=0).active_bytes == (4 * 100 + 2 * 170 + 50 + 2) * MIB
+    assert replace(MIXED, output_bytes=None).active_bytes is None
+    assert replace(MIXED, layers=()).active_bytes is None
+
+
+def test_points_of_return_keep_what_cannot_be_recomputed() -> None:
+    windowed = replace(ATTENDING, count=3, window=1000)
+    info = replace(MIXED, layers=(windowed, ATTENDING, Layer("recurrent", conv_elements=10, state_elements=20)))
+    assert memory.checkpoint_bytes(info, Run(8192, 4)) == 3 * 1536 * 4096 + 30 * 4
+    assert memory.checkpoint_bytes(MIXED, Run(8192)) == 0
