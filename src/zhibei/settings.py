@@ -401,7 +401,7 @@ def _check(settings: Settings) -> None:
     # An empty host listens everywhere, and an empty key is one that everybody knows.
     for name in ("server.host", "server.api_key", "model", "engine", "hubs.hf_token", "hubs.ms_token"):
         if values[name] is not None and not str(values[name]).strip():
-            raise BadSetting("{name} cannot be empty.", name=name)
+            raise BadSetting("{name} cannot be empty.", hint="Give it a value, or leave it out.", name=name)
     for name, least in _LEAST.items():
         value: Any = values[name]
         if value is not None and value < least:

@@ -91,14 +91,19 @@ MENDED = Outcome(most=2.0 + HEAD_SHARE)
 ALTERED = fails("not what was promised|not the file that the registry announced", DigestMismatch, most=2.3, hint=True)
 STOPPED = fails("stopped answering", hint=True)
 CUT = fails("was cut", hint=True)
-OTHER_PART = fails("another part of the file|was cut")
+OTHER_PART = fails("another part of the file|was cut", hint=True)
 NO_RANGES = fails("cannot be continued", most=4.0, keeps=False, hint=True)
 PRIVATE = fails("not a public address", hint=True)
-NO_HUB = fails("not a hub's", hint=True)
-SENSELESS = fails("makes no sense")
-REFUSED_NAME = fails("not allowed here")
-OTHER_SIZE = fails("changes while it is being read|another size than it announced")
-TOO_MUCH = fails("more bytes than it announced|more than it may|cannot be continued", most=3 * SURPLUS_BYTES, keeps=False)
+NO_HUB = fails("not answer like a model hub", hint=True)
+SENSELESS = fails("makes no sense", hint=True)
+REFUSED_NAME = fails("not allowed here", hint=True)
+OTHER_SIZE = fails("changes while it is being read|another size than it announced", hint=True)
+TOO_MUCH = fails(
+    "more bytes than it announced|larger answer than is allowed|cannot be continued",
+    most=3 * SURPLUS_BYTES,
+    keeps=False,
+    hint=True,
+)
 
 # By fault; then, where it matters, by where it strikes ("first", "file", "midway"), by the hub, or by both ("first hf").
 OUTCOMES: dict[str, dict[str, Outcome]] = {
@@ -145,7 +150,7 @@ OUTCOMES: dict[str, dict[str, Outcome]] = {
     },
     "gated_403": {"": fails("accept its terms|does not let", hint=True)},
     "missing_404": {"": fails("has no (such )?file", ModelNotFound)},
-    "huge_json": {"": fails("sends more than"), "first ollama": fails("sends more than|too large")},
+    "huge_json": {"": fails("larger answer than", hint=True), "first ollama": fails("larger answer than|too large", hint=True)},
     "deep_json": {"": NO_HUB, "ollama": fails("not JSON", hint=True)},
     "truncated_json": {"": NO_HUB, "ollama": fails("not JSON", hint=True)},
     "mistyped_json": {"": NO_HUB, "ollama": SENSELESS},
@@ -369,7 +374,7 @@ async def test_a_realm_at_another_host_is_refused_and_not_asked(tmp_path: Path, 
     """D-11."""
     monkeypatch.setattr("zhibei.store.addresses.is_public", lambda address: True)
     async with LocalHub(content(MODEL), needs_token=True, realm_elsewhere=True) as hub:
-        with pytest.raises(SourceError, match="another place") as caught:
+        with pytest.raises(SourceError, match="another server") as caught:
             await pull(library(tmp_path / "home", hub, "ollama"), "ollama:zhibei/faulty")
         assert caught.value.hint_text
         assert {entry.origin for entry in hub.log} == {"hub"}

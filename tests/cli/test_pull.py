@@ -118,7 +118,9 @@ def test_such_options_work_here_even_if_a_server_runs(program: Program, hub: Run
 def test_such_options_cannot_be_said_to_another_machine(program: Program) -> None:
     ran = program("--host", "192.0.2.1", "pull", "hf:o/Small-GGUF", "--max-rate", "1M")
     assert ran.code == 2
-    assert ran.err.startswith("error: --max-rate is for this machine, but the settings name the server at http://192.0.2.1:")
+    assert ran.err.startswith(
+        "error: --max-rate only works on this machine's store, but the settings point to the server at http://192.0.2.1:"
+    )
     assert not program.home.exists()
 
 

@@ -95,6 +95,16 @@ def test_a_model_whose_file_has_gone_is_listed_as_broken(stocked: Program) -> No
     assert stocked("run", "tiny", "hi").code == 5
 
 
+def test_what_is_wrong_with_a_model_is_told_in_chinese_but_is_english_in_json(stocked: Program) -> None:
+    (stocked.directory / "tiny.gguf").unlink()
+    problem = "文件 [DIR]/tiny.gguf 不存在"
+    assert stocked("--lang", "zh", "list").err == f"注意：tiny:latest 无法使用：{problem}\n"
+    assert problem in stocked("--lang", "zh", "run", "tiny", "hi").err
+    assert stocked("--lang", "zh", "verify", "tiny").out == f"tiny:latest  已损坏：{problem}\n"
+    (shown,) = json.loads(stocked("--lang", "zh", "list", "--json").out)["models"]
+    assert shown["problem"] == "the file [DIR]/tiny.gguf is missing"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "err"),
     [

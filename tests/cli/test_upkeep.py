@@ -109,7 +109,7 @@ def test_update_goes_on_after_a_failure_and_tells_what_cannot_be_asked(program: 
     assert ran.code == 3
     assert ran.out.splitlines() == [
         "big:q4_k_m    not updated",
-        "gone:latest   nowhere to ask: the file that it came from is gone",
+        "gone:latest   cannot be checked: the file it came from is gone",
         "kept:latest   up to date",
         "small:q4_k_m  up to date",
     ]

@@ -208,12 +208,12 @@ def test_an_update_whose_source_is_gone_has_a_status_and_changes_nothing(own: Se
     assert client.get("/models/tiny").json() == before
 
 
-def test_a_repair_whose_source_is_gone_says_so_after_the_check_and_keeps_what_is_right(
-    own: Serving, client: httpx.Client
-) -> None:
+def test_what_is_sound_needs_no_source_to_be_repaired_but_one_to_be_updated(own: Serving, client: httpx.Client) -> None:
     (own.settings.home.parent / "tiny.gguf").unlink()
-    last = json.loads(client.post("/repair", json={"name": "tiny"}).text.splitlines()[-1])
-    assert type(decode_error(last["error"]["zhibei"])).__name__ == "ModelNotFound"
+    repaired = json.loads(client.post("/repair", json={"name": "tiny"}).text.splitlines()[-1])
+    assert repaired["event"] == "pulled"
+    updated = json.loads(client.post("/update", json={"name": "tiny"}).text.splitlines()[-1])
+    assert type(decode_error(updated["error"]["zhibei"])).__name__ == "ModelNotFound"
     assert client.get("/models/tiny").json()["problem"] is None
 
 

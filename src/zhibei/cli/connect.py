@@ -97,7 +97,7 @@ def here_only(settings: Settings, option: str) -> Connection:
     host, port = contact_address(settings.server)
     if host not in _LOOPBACK and not _is_own_address(host):
         raise BadRequest(
-            "{option} is for this machine, but the settings name the server at {url}.",
+            "{option} only works on this machine's store, but the settings point to the server at {url}.",
             hint="Set it where that server starts, or leave it out; with --host 127.0.0.1 this machine's store is used.",
             param=option,
             option=option,

@@ -85,7 +85,10 @@ def save(conversation: Conversation, path: Path) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise StoreError(
-            "The conversation cannot be saved to {path}: {error}", path=path, error=error.strerror or error
+            "The conversation cannot be saved to {path}: {error}",
+            hint="Choose a place that can be written to.",
+            path=path,
+            error=error.strerror or error,
         ) from None
 
 

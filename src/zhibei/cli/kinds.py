@@ -105,7 +105,7 @@ class Words:
     def read(self, text: str, name: str) -> str:
         """The text."""
         if not text:
-            raise BadRequest("{name} cannot be empty.", param=name, name=name)
+            raise BadRequest("{name} cannot be empty.", hint="Give it a value, or leave it out.", param=name, name=name)
         return text
 
 

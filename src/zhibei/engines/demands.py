@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from zhibei.chat import ChatRequest, CompletionRequest, ImagePart
 from zhibei.errors import BadRequest, Unsupported
+from zhibei.i18n import N_
 from zhibei.plans import Ability
 
 
 def check_chat(request: ChatRequest, abilities: frozenset[Ability], num_slots: int) -> None:
     """Raise Unsupported if ``request`` asks for what ``abilities`` lacks."""
-    _need(abilities, "chat", "messages", "This model cannot chat: it has no chat template, or it is an embedding model.")
+    _need(abilities, "chat", "messages", N_("This model cannot chat: it has no chat template, or it is an embedding model."))
     if request.tools and request.tool_choice.mode != "none":
         _need(
             abilities,
             "tools",
             "tools",
-            "This model's chat template has no tools.",
-            hint="Choose a model that was made for tools.",
+            N_("This model's chat template has no tools."),
+            hint=N_("Choose a model that was made for tools."),
         )
     names = [tool.name for tool in request.tools]
     if request.tool_choice.name is not None and request.tool_choice.name not in names:
@@ -24,33 +25,33 @@ def check_chat(request: ChatRequest, abilities: frozenset[Ability], num_slots: i
     if request.tool_choice.mode == "required" and not names:
         raise BadRequest("A tool call is required, but there is no tool in this request.", param="tool_choice")
     if request.response_format.kind != "text":
-        _need(abilities, "grammar", "response_format", "This engine cannot hold an answer to a format.")
+        _need(abilities, "grammar", "response_format", N_("This engine cannot hold an answer to a format."))
     if request.top_logprobs is not None:
-        _need(abilities, "logprobs", "logprobs", "This engine gives no log-probabilities.")
+        _need(abilities, "logprobs", "logprobs", N_("This engine gives no log-probabilities."))
     if any(isinstance(part, ImagePart) for message in request.messages for part in message.parts):
         _need(
             abilities,
             "vision",
             "messages",
-            "This model cannot see images.",
-            hint="Choose a vision model, and load it with its --mmproj file.",
+            N_("This model cannot see images."),
+            hint=N_("Choose a vision model, and load it with its --mmproj file."),
         )
     _check_choices(request.num_choices, num_slots)
 
 
 def check_completion(request: CompletionRequest, abilities: frozenset[Ability], num_slots: int) -> None:
     """Raise Unsupported if ``request`` asks for what ``abilities`` lacks."""
-    _need(abilities, "complete", "prompt", "This model cannot continue text; it makes embeddings.")
+    _need(abilities, "complete", "prompt", N_("This model cannot continue text; it makes embeddings."))
     if request.response_format.kind != "text":
-        _need(abilities, "grammar", "response_format", "This engine cannot hold an answer to a format.")
+        _need(abilities, "grammar", "response_format", N_("This engine cannot hold an answer to a format."))
     if request.top_logprobs is not None:
-        _need(abilities, "logprobs", "logprobs", "This engine gives no log-probabilities.")
+        _need(abilities, "logprobs", "logprobs", N_("This engine gives no log-probabilities."))
     _check_choices(request.num_choices, num_slots)
 
 
 def need(abilities: frozenset[Ability], ability: Ability) -> None:
     """Raise Unsupported if the model was not loaded for ``ability``."""
-    _need(abilities, ability, None, "This model, as it is loaded, cannot do this: {ability}.")
+    _need(abilities, ability, None, N_("This model, as it is loaded, cannot do this: {ability}."))
 
 
 def _need(abilities: frozenset[Ability], ability: Ability, param: str | None, message: str, *, hint: str | None = None) -> None:

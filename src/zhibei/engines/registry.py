@@ -7,6 +7,7 @@ from importlib import import_module
 
 from zhibei.engines.base import Backend
 from zhibei.errors import BadSetting, EngineMissing
+from zhibei.i18n import N_
 from zhibei.models import ModelInfo
 from zhibei.plans import EngineInfo, Task
 
@@ -72,7 +73,9 @@ def choose(wanted: str, info: ModelInfo | None, task: Task, known: Mapping[str, 
         if not engine.installed and model_format in engine.formats:
             problem = engine
     if problem is not None:
-        raise EngineMissing(problem.problem or "The engine {engine} is not installed.", hint=problem.hint, engine=problem.name)
+        raise EngineMissing(
+            problem.problem or N_("The engine {engine} is not installed."), hint=problem.hint, engine=problem.name
+        )
     raise EngineMissing(
         "No engine here can run a model of the format {format} for the task {task}.",
         hint="Pull the model as GGUF, which llama.cpp runs.",

@@ -1,7 +1,7 @@
 """Messages in English and Simplified Chinese. Owns the look-up; knows no message itself and keeps no state.
 
 A message is an English template in ``str.format`` style, marked where it is written: the first argument or ``hint`` of
-an error, the argument of ``Notice``, ``N_`` or ``_``. ``scripts/messages`` collects them into
+an error, the argument of ``Notice``, ``N_``, ``_`` or ``Phrase``. ``scripts/messages`` collects them into
 ``locales/zh_CN/LC_MESSAGES/zhibei.po`` and compiles the ``.mo`` that is read here. English needs no file.
 """
 
@@ -16,7 +16,7 @@ from zhibei.errors import ModelFileError, ZhibeiError
 _LOCALES = {"zh": "zh_CN"}
 _DOMAIN = "zhibei"
 # Values of these names are phrases, which are looked up too.
-PHRASES = frozenset(("problem", "reason", "how", "kind"))
+PHRASES = frozenset(("problem", "reason", "how", "kind", "hub"))
 
 
 class Template(Protocol):
@@ -36,6 +36,19 @@ class Template(Protocol):
 def N_(template: str) -> str:
     """Mark a template for translation where it is only stored."""
     return template
+
+
+class Phrase(str):
+    """Part of a message: a template and its values. To all but a translator it is its English text, also where it is sent."""
+
+    def __new__(cls, template: str, /, **values: object) -> Phrase:
+        """As an error is given them; a value may be a phrase too."""
+        phrase = super().__new__(cls, template.format_map(values) if values else template)
+        phrase.template, phrase.values = template, values
+        return phrase
+
+    template: str
+    values: Mapping[str, object]
 
 
 class Translator:
@@ -61,6 +74,10 @@ class Translator:
         """The text of a notice."""
         return self._fill(notice.message, dict(notice.values))
 
+    def phrase(self, text: str) -> str:
+        """A value that is shown by itself: a ``Phrase``, or a phrase that was sent as text."""
+        return self._fill(text.template, text.values) if isinstance(text, Phrase) else self._fill(text, {})
+
     def _fill(self, template: str, values: Mapping[str, object]) -> str:
         translated = self._look_up(template) if template else ""
         values = {name: self._phrase(name, value) for name, value in values.items()}
@@ -72,7 +89,11 @@ class Translator:
         return template
 
     def _phrase(self, name: str, value: object) -> object:
-        return self._look_up(value) if name in PHRASES and isinstance(value, str) and value else value
+        if isinstance(value, ZhibeiError):
+            return self.error(value)[0]
+        if isinstance(value, Phrase) or (name in PHRASES and isinstance(value, str)):
+            return self.phrase(value)
+        return value
 
 
 def _catalogue(lang: str) -> Callable[[str], str]:

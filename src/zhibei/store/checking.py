@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from zhibei.events import Checked, Progress
+from zhibei.i18n import Phrase
 from zhibei.store.blobs import BlobStore
 from zhibei.store.manifests import Manifest, ManifestFile
 from zhibei.store.threads import in_thread
@@ -35,7 +36,7 @@ async def check(manifest: Manifest, blobs: BlobStore, problem: str | None) -> As
         if found.hexdigest() != file.digest.hex:
             bad.append(file.name)
     if bad and problem is None:
-        problem = f"the bytes of {', '.join(bad)} are not what they were"
+        problem = Phrase("the bytes of {files} are not what they were", files=", ".join(bad))
     yield Checked(str(manifest.name), problem, tuple(bad))
 
 

@@ -12,12 +12,18 @@ from collections.abc import Hashable
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from zhibei.i18n import Phrase
+
 _T = TypeVar("_T")
 _MAX_INT = 2**63 - 1
 
 
 class BadShape(Exception):
-    """The JSON is not what it should be; the text names the place."""
+    """The JSON is not what it should be; ``phrase`` names the place."""
+
+    def __init__(self, template: str, /, **values: object) -> None:
+        self.phrase = Phrase(template, **values)
+        super().__init__(self.phrase)
 
 
 def decode(kind: type[_T], value: object, where: str) -> _T:
@@ -27,14 +33,14 @@ def decode(kind: type[_T], value: object, where: str) -> _T:
         BadShape: a field is missing without a default, or of another type.
     """
     if not isinstance(value, dict):
-        raise BadShape(f"{where} is not an object")
+        raise BadShape("{where} is not an object", where=where)
     hints = _hints(cast("Hashable", kind))
     found: dict[str, Any] = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         if field.name in value:
             found[field.name] = _decode(hints[field.name], value[field.name], f"{where}.{field.name}")
         elif field.default is dataclasses.MISSING:
-            raise BadShape(f"{where}.{field.name} is missing")
+            raise BadShape("{where}.{name} is missing", where=where, name=field.name)
     return kind(**found)
 
 
@@ -66,7 +72,7 @@ def _decode(hint: Any, value: object, where: str) -> Any:
         return _decode(option, value, where)
     if origin is Literal:
         if value not in args:
-            raise BadShape(f"{where} cannot be {str(value)[:40]!r}")
+            raise BadShape("{where} cannot be {value!r}", where=where, value=str(value)[:40])
         return value
     if origin is tuple:
         return _decode_tuple(args, value, where)
@@ -77,11 +83,11 @@ def _decode(hint: Any, value: object, where: str) -> Any:
 
 def _decode_tuple(args: tuple[Any, ...], value: object, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise BadShape(f"{where} is not a list")
+        raise BadShape("{where} is not a list", where=where)
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(_decode(args[0], item, where) for item in value)
     if len(value) != len(args):
-        raise BadShape(f"{where} has {len(value)} items instead of {len(args)}")
+        raise BadShape("{where} has {found} items instead of {wanted}", where=where, found=len(value), wanted=len(args))
     return tuple(_decode(arg, item, where) for arg, item in zip(args, value, strict=True))
 
 
@@ -89,9 +95,9 @@ def _decode_plain(hint: Any, value: object, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not hint or hint not in (str, int, float, bool):
-        raise BadShape(f"{where} is not of type {getattr(hint, '__name__', hint)}")
+        raise BadShape("{where} is not of type {type}", where=where, type=getattr(hint, "__name__", hint))
     if isinstance(value, int) and abs(value) > _MAX_INT:
-        raise BadShape(f"{where} is too large")
+        raise BadShape("{where} is too large", where=where)
     if isinstance(value, float) and not math.isfinite(value):
-        raise BadShape(f"{where} is not a number")
+        raise BadShape("{where} is not a number", where=where)
     return value

@@ -13,8 +13,10 @@ import threading
 from pathlib import Path
 
 from zhibei.errors import DiskFull, StoreError, ZhibeiError
+from zhibei.i18n import N_
 from zhibei.units import format_bytes
 
+STORE_HINT = N_("Check the disk and the permissions of the directory; ZHIBEI_HOME can point to another one.")
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _FULL = frozenset(code for name in ("ENOSPC", "EDQUOT") if (code := getattr(errno, name, None)) is not None)
 
@@ -173,4 +175,6 @@ def translate(error: OSError, path: Path, disk: Disk) -> ZhibeiError:
             hint="Remove it by hand if you did not put it there.",
             path=error.filename or path,
         )
-    return StoreError("The store at {path} cannot be used: {reason}.", path=path, reason=error.strerror or str(error))
+    return StoreError(
+        "The store at {path} cannot be used: {reason}.", hint=STORE_HINT, path=path, reason=error.strerror or str(error)
+    )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from zhibei.errors import SourceError, StoreError, ZhibeiError
 from zhibei.events import Progress
 from zhibei.store.connections import ConnectionPlan
+from zhibei.store.failures import AGAIN_HINT
 from zhibei.store.parts import BLOCK_BYTES, Part
 from zhibei.store.rate_limit import RateLimit
 from zhibei.store.sources.base import RemoteFile, Source
@@ -156,7 +157,7 @@ class Download:
             self._num_rounds += 1
             if self._num_rounds > _MAX_ROUNDS:
                 raise StoreError(
-                    "The disk does not give back what was written to {path}.",
+                    "What was read back from {path} differs from what was written; the disk may be failing.",
                     hint="Check the disk; ZHIBEI_HOME can point to another one.",
                     path=self._part.data_path,
                 )

@@ -11,7 +11,11 @@ from typing import Literal
 import aiohttp
 
 from zhibei.errors import ModelNotFound, Offline, SourceError, ZhibeiError
+from zhibei.i18n import N_
 
+SENSELESS_HINT = N_("Check the endpoint's address, and that no login page of the network is in between.")
+BETWEEN_HINT = N_("A proxy or mirror in between may alter what it passes on. Try without it, or pull from another source.")
+AGAIN_HINT = N_("Pull again. If it stays so, the file at the source has been changed or the network alters it.")
 Verdict = Literal["transient", "permanent", "cancelled"]
 _TRANSIENT_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 _UNREACHABLE = frozenset((errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN))
@@ -58,7 +62,10 @@ def translate(error: BaseException, host: str) -> Exception:
         )
     if classify(error) != "transient":
         return SourceError(
-            "{host} gave an answer that makes no sense: {reason}.", host=host, reason=str(error)[:200] or type(error).__name__
+            "{host} gave an answer that makes no sense: {reason}.",
+            hint=SENSELESS_HINT,
+            host=host,
+            reason=str(error)[:200] or type(error).__name__,
         )
     if isinstance(error, aiohttp.ClientConnectorDNSError) or getattr(error, "errno", None) in _UNREACHABLE:
         offline = Offline(
@@ -69,7 +76,12 @@ def translate(error: BaseException, host: str) -> Exception:
         return PassingFailure(offline, is_connect=True)
     if isinstance(error, aiohttp.ClientConnectorError):
         return PassingFailure(
-            SourceError("{host} does not accept a connection: {reason}.", host=host, reason=error.strerror or str(error)),
+            SourceError(
+                "{host} does not accept a connection: {reason}.",
+                hint="Check the address, and that the server runs. What is already pulled works without it.",
+                host=host,
+                reason=error.strerror or str(error),
+            ),
             is_connect=True,
         )
     if isinstance(error, asyncio.TimeoutError):
@@ -86,7 +98,12 @@ def check_status(status: int, host: str) -> None:
     if 200 <= status < 300 or status == 416:
         return
     if status in (404, 410):
-        raise ModelNotFound("{host} has no such file (status {status}).", host=host, status=status)
+        raise ModelNotFound(
+            "{host} has no such file (status {status}).",
+            hint="Check the address; the file may have been moved or removed.",
+            host=host,
+            status=status,
+        )
     if status == 407:
         raise SourceError(
             "The proxy refused the request to {host} (status {status}).",
@@ -126,5 +143,8 @@ def check_encoding(headers: Mapping[str, str], host: str) -> None:
     encoding = headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise SourceError(
-            "{host} sends the file compressed ({encoding}) although it was asked not to.", host=host, encoding=encoding[:40]
+            "{host} sends the file compressed ({encoding}) although it was asked not to.",
+            hint=BETWEEN_HINT,
+            host=host,
+            encoding=encoding[:40],
         )

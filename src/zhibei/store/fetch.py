@@ -25,7 +25,7 @@ from yarl import URL
 from zhibei import __version__
 from zhibei.errors import BadSetting, Offline, SourceError
 from zhibei.store import addresses
-from zhibei.store.failures import PassingFailure, check_encoding, check_status, translate
+from zhibei.store.failures import BETWEEN_HINT, SENSELESS_HINT, PassingFailure, check_encoding, check_status, translate
 from zhibei.store.options import FetchOptions, Lookup, Retries, Timers
 from zhibei.store.readahead import read_ahead
 from zhibei.store.receiving import receive
@@ -214,7 +214,7 @@ class Fetcher:
             location = response.headers.get("Location")
             response.close()
             url = _next_hop(url, location)
-        raise SourceError("{host} redirects more than {limit} times.", host=first.host, limit=MAX_REDIRECTS)
+        raise SourceError("{host} redirects more than {limit} times.", hint=BETWEEN_HINT, host=first.host, limit=MAX_REDIRECTS)
 
     async def _ask(self, url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
         assert self._session is not None
@@ -251,7 +251,11 @@ class _Guard(AbstractResolver):
     def check_url(self, url: URL) -> None:
         """Refuse a URL that is not http(s), or whose host is a forbidden address or a number in disguise."""
         if url.scheme not in ("http", "https") or not url.host:
-            raise SourceError("Only http and https addresses can be fetched, not {url}.", url=str(url)[:200])
+            raise SourceError(
+                "Only http and https addresses can be fetched, not {url}.",
+                hint="Give an address that begins with https://.",
+                url=str(url)[:200],
+            )
         if addresses.is_odd_number(url.host):
             raise _forbidden(url.host)
         if addresses.is_address(url.host):
@@ -302,7 +306,12 @@ def _trusted(ca_file: Path | None) -> ssl.SSLContext | bool:
         context = ssl.create_default_context()
         context.load_verify_locations(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
-        raise BadSetting("The certificates in {path} cannot be used: {reason}.", path=ca_file, reason=str(error)) from error
+        raise BadSetting(
+            "The certificates in {path} cannot be used: {reason}.",
+            hint="ZHIBEI_CA_FILE must name a file of certificates in PEM form.",
+            path=ca_file,
+            reason=str(error),
+        ) from error
     return context
 
 
@@ -321,20 +330,24 @@ async def _system_lookup(host: str, port: int) -> Sequence[str]:
 
 def _next_hop(url: URL, location: str | None) -> URL:
     if not location:
-        raise SourceError("{host} redirects to nowhere.", host=url.host)
+        raise SourceError("{host} redirects to nowhere.", hint=BETWEEN_HINT, host=url.host)
     try:
         target = url.join(URL(location)).with_fragment(None)
     except ValueError as error:
-        raise SourceError("{host} redirects to an address that makes no sense.", host=url.host) from error
+        raise SourceError("{host} redirects to an address that makes no sense.", hint=BETWEEN_HINT, host=url.host) from error
     if target.user is not None or target.password is not None:
-        raise SourceError("{host} redirects to an address with a login in it.", host=url.host)
+        raise SourceError("{host} redirects to an address with a login in it.", hint=BETWEEN_HINT, host=url.host)
     if url.scheme == "https" and target.scheme != "https":
-        raise SourceError("{host} redirects from https to {scheme}, which is refused.", host=url.host, scheme=target.scheme)
+        raise SourceError(
+            "{host} redirects from https to {scheme}, which is refused.", hint=BETWEEN_HINT, host=url.host, scheme=target.scheme
+        )
     return target
 
 
 def _too_large(host: str, limit_bytes: int) -> SourceError:
-    return SourceError("{host} sends more than the {limit} bytes that this answer may have.", host=host, limit=limit_bytes)
+    return SourceError(
+        "{host} sent a larger answer than is allowed ({limit} bytes).", hint=SENSELESS_HINT, host=host, limit=limit_bytes
+    )
 
 
 def _forbidden(host: str) -> SourceError:

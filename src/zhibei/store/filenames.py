@@ -11,7 +11,10 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from zhibei.errors import SourceError
+from zhibei.i18n import N_
 
+# What a person is told of names that are refused.
+NAMES_HINT = N_("Such names could overwrite other files. Choose another source of this model.")
 _MAX_LENGTH = 240
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])\s*(?:\..*)?", re.IGNORECASE)
@@ -62,7 +65,7 @@ def check_distinct(names: Iterable[str]) -> None:
     for name in names:
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())
         if folded in seen:
-            raise SourceError("The source names {name!r} twice.", name=name[:100])
+            raise SourceError("The source names {name!r} twice.", hint=NAMES_HINT, name=name[:100])
         seen.add(folded)
 
 
@@ -86,4 +89,4 @@ def _check_part(part: str, name: str) -> None:
 
 
 def _refused(name: str) -> SourceError:
-    return SourceError("The source names a file {name!r}, which is not allowed here.", name=name[:100])
+    return SourceError("The source names a file {name!r}, which is not allowed here.", hint=NAMES_HINT, name=name[:100])

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from zhibei.errors import SourceError
-from zhibei.store.failures import PassingFailure, check_encoding, check_status, is_web_page, web_page
+from zhibei.store.failures import AGAIN_HINT, BETWEEN_HINT, PassingFailure, check_encoding, check_status, is_web_page, web_page
 from zhibei.store.fetch import Answer, Fetcher
 from zhibei.store.sources.base import RemoteFile, StartOver
 
@@ -81,7 +81,11 @@ class HttpFile:
             check_status(answer.status, answer.host)
             check_encoding(answer.headers, answer.host)
             if answer.status == 416:
-                raise SourceError("{host} has an empty file there.", host=answer.host)
+                raise SourceError(
+                    "{host} has an empty file there.",
+                    hint="Check the address; the upload may not be complete. Choose another source of this model.",
+                    host=answer.host,
+                )
             if answer.status == 206:
                 first, _, size = _content_range(answer)
                 if first != 0:
@@ -124,7 +128,7 @@ class HttpFile:
                 async for piece in pieces:
                     offset += len(piece)
                     if stop is not None and offset > stop:
-                        raise SourceError("{host} sends more bytes than it announced.", host=answer.host)
+                        raise SourceError("{host} sends more bytes than it announced.", hint=AGAIN_HINT, host=answer.host)
                     yield piece
             if stop is not None and offset < stop:
                 raise _cut(answer)
@@ -208,7 +212,9 @@ def _content_range(answer: Answer) -> tuple[int | None, int | None, int | None]:
 
 
 def _wrong_range(answer: Answer) -> SourceError:
-    return SourceError("{host} answered with another part of the file than it was asked for.", host=answer.host)
+    return SourceError(
+        "{host} answered with another part of the file than it was asked for.", hint=BETWEEN_HINT, host=answer.host
+    )
 
 
 def _cut(answer: Answer) -> PassingFailure:

@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from zhibei.errors import ZhibeiError
+from zhibei.i18n import N_
 from zhibei.store.sources.base import StartOver
 from zhibei.store.ways import Way
 
+HUB_TITLES = {"hf": "Hugging Face", "ms": N_("ModelScope")}
 _REMEMBERED_S = 7 * 24 * 3600.0
 _PATIENCE_S = 8.0
 

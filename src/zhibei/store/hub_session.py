@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from zhibei.errors import BadSetting, DigestMismatch, ModelNotFound, SourceError, ZhibeiError
 from zhibei.events import Notice
-from zhibei.store.failures import PassingFailure, check_encoding, check_status
+from zhibei.store.failures import SENSELESS_HINT, PassingFailure, check_encoding, check_status
 from zhibei.store.fetch import MAX_SMALL_BYTES, Answer, Fetcher, FetchOptions
 from zhibei.store.http_files import HttpFile
 from zhibei.store.sources.base import Hub, RemoteFile, StartOver
@@ -217,7 +217,7 @@ class HubSession:
             raise self._explain(answer, file)
         if blob_id(answer.body) != file.validator.removeprefix("git:"):
             raise DigestMismatch(
-                "What came as {name} is not what was promised: its git name is {found}, not {wanted}.",
+                "What came as {name} is not what was promised: its git hash is {found}, not {wanted}.",
                 hint="Pull again. If it stays so, the file at the source has been changed or the network alters it.",
                 name=file.name,
                 found=blob_id(answer.body),
@@ -272,7 +272,11 @@ def bearer(token: str | None, name: str) -> dict[str, str]:
     if token is None:
         return {}
     if not _TOKEN.fullmatch(token.strip()):
-        raise BadSetting("{name} holds no token: it has characters that none has.", name=name)
+        raise BadSetting(
+            "{name} is not a token: it has characters that tokens never have.",
+            hint="Copy the token again from the hub's website, or unset {name}: what is open to all needs none.",
+            name=name,
+        )
     return {"Authorization": f"Bearer {token.strip()}"}
 
 
@@ -290,7 +294,7 @@ def is_small(file: RemoteFile) -> bool:
 def senseless(host: str) -> SourceError:
     """The error of an answer that is not what the hub's protocol has."""
     return SourceError(
-        "{host} gave an answer that is not a hub's.",
+        "{host} does not answer like a model hub.",
         hint="Check the endpoint's address, and that no login page of the network is in between.",
         host=host,
     )
@@ -313,7 +317,10 @@ async def _whole(answer: Answer, limit_bytes: int) -> bytes:
             body += piece
             if len(body) > limit_bytes:
                 raise SourceError(
-                    "{host} sends more than the {limit} bytes that this answer may have.", host=answer.host, limit=limit_bytes
+                    "{host} sent a larger answer than is allowed ({limit} bytes).",
+                    hint=SENSELESS_HINT,
+                    host=answer.host,
+                    limit=limit_bytes,
                 )
     return bytes(body)
 

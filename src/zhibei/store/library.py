@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zhibei.errors import BadRequest, ModelBroken, ModelNotFound
+from zhibei.i18n import Phrase
 from zhibei.models import Leftover, StoredFile, StoredModel
 from zhibei.refs import ModelName, ModelRef
 from zhibei.store.blobs import GRACE_S, BlobStore
@@ -416,19 +417,20 @@ def _part(part: FoundPart) -> Leftover:
     return Leftover("part", part.path, part.size_bytes, part.origin, part.total_bytes, part.is_active)
 
 
-def _problem_of(file: ManifestFile, path: Path) -> str | None:
-    """Why a file cannot be used, in English; None if it can."""
-    where = f"the file {path}" if file.path is not None else f"its file {file.name}"
+def _problem_of(file: ManifestFile, path: Path) -> Phrase | None:
+    """Why a file cannot be used; None if it can."""
+    in_place = file.path is not None
+    where = Phrase("the file {path}", path=path) if in_place else Phrase("its file {name}", name=file.name)
     try:
-        status = path.stat() if file.path is not None else path.lstat()
+        status = path.stat() if in_place else path.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        return f"{where} is missing"
+        return Phrase("{where} is missing", where=where)
     except (OSError, ValueError) as error:
-        return f"{where} cannot be read ({error})"
+        return Phrase("{where} cannot be read ({reason})", where=where, reason=str(error))
     if status.st_size != file.size_bytes:
-        return f"{where} has {status.st_size} bytes instead of {file.size_bytes}"
-    if file.path is not None and status.st_mtime_ns != file.modified_ns:
-        return f"{where} has changed since it was imported"
+        return Phrase("{where} has {found} bytes instead of {wanted}", where=where, found=status.st_size, wanted=file.size_bytes)
+    if in_place and status.st_mtime_ns != file.modified_ns:
+        return Phrase("{where} has changed since it was imported", where=where)
     return None
 
 

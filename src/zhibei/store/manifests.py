@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from zhibei.errors import BadReference, SourceError, StoreError
+from zhibei.errors import BadReference, SourceError, StoreError, ZhibeiError
+from zhibei.i18n import Phrase
 from zhibei.models import ROLES, WEIGHT_ROLES, ModelDefaults, ModelInfo
 from zhibei.refs import ModelName
 from zhibei.store import owners
 from zhibei.store.decoding import BadShape, decode, encode
 from zhibei.store.digests import Digest
-from zhibei.store.disk import Disk, translate
+from zhibei.store.disk import STORE_HINT, Disk, translate
 from zhibei.store.filenames import check_distinct, check_relative
 
 VERSION = 1
@@ -51,7 +52,7 @@ class ManifestFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A model as its manifest has it. ``problem`` says in English why it cannot be used; then the rest may be empty.
+    """A model as its manifest has it. ``problem`` says why it cannot be used; then the rest may be empty.
 
     ``mentioned``: the blobs that one which cannot be read speaks of, for whoever can read it may need them.
     """
@@ -98,18 +99,18 @@ class ManifestStore:
         try:
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode):
-                return _broken(name, "its manifest is not a plain file", None)
+                return _broken(name, Phrase("its manifest is not a plain file"), None)
             if status.st_size > _MAX_BYTES:
-                return _broken(name, "its manifest is too large", status.st_mtime)
+                return _broken(name, Phrase("its manifest is too large"), status.st_mtime)
             text = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            return _broken(name, f"its manifest cannot be read: {error.strerror or error}", None)
+            return _broken(name, Phrase("its manifest cannot be read: {reason}", reason=error.strerror or str(error)), None)
         try:
             return _parse(name, text)
         except (BadShape, StoreError, ValueError, RecursionError, OverflowError) as error:
-            broken = _broken(name, f"its manifest is damaged: {str(error)[:200]}", status.st_mtime)
+            broken = _broken(name, Phrase("its manifest is damaged: {reason}", reason=_reason(error)), status.st_mtime)
             return replace(broken, mentioned=_mentioned(text))
 
     def names(self) -> list[ModelName]:
@@ -122,7 +123,9 @@ class ManifestStore:
 
         def failed(error: OSError) -> None:
             if error.filename == str(self._root) and not isinstance(error, FileNotFoundError):
-                raise StoreError("The store at {path} cannot be read: {reason}.", path=self._root, reason=error.strerror)
+                raise StoreError(
+                    "The store at {path} cannot be read: {reason}.", hint=STORE_HINT, path=self._root, reason=error.strerror
+                )
 
         for directory, _, files in os.walk(self._root, onerror=failed):
             parts = Path(directory).relative_to(self._root).parts
@@ -223,6 +226,12 @@ def _broken(name: ModelName, problem: str, modified_s: float | None) -> Manifest
     return Manifest(name, "", datetime.fromtimestamp(modified_s or 0, timezone.utc), problem=problem)
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, BadShape):
+        return error.phrase
+    return Phrase(error.message, **error.values) if isinstance(error, ZhibeiError) else str(error)[:200]
+
+
 def _mentioned(text: bytes) -> frozenset[Digest]:
     found = (match[0].decode() for match, _ in zip(_DIGEST.finditer(text), range(_MAX_FILES), strict=False))
     return frozenset(map(Digest.parse, found))
@@ -252,7 +261,7 @@ def _format_file(file: ManifestFile) -> dict[str, object]:
 
 
 def _refuse_constant(text: str) -> object:
-    raise BadShape(f"{text} is not a number")
+    raise BadShape("{where} is not a number", where=text)
 
 
 def _parse(name: ModelName, data: bytes) -> Manifest:
@@ -261,7 +270,7 @@ def _parse(name: ModelName, data: bytes) -> Manifest:
         raise BadShape("it is not an object")
     version = table.get("version")
     if version != VERSION:
-        raise BadShape(f"it has version {str(version)[:20]!r}; this Zhibei reads version {VERSION}")
+        raise BadShape("it has version {version!r}; this Zhibei reads version {known}", version=str(version)[:20], known=VERSION)
     if table.get("name") != str(name):
         raise BadShape("it belongs to another name")
     entries = table.get("files")
@@ -293,7 +302,7 @@ def _check_names(names: list[str]) -> None:
         directories = {parent for name in names for parent in check_relative(name).parents}
         check_distinct(names)
     except SourceError as error:
-        raise BadShape(str(error)) from error
+        raise BadShape(error.message, **error.values) from error
     if any(check_relative(name) in directories for name in names):
         raise BadShape("a file has the name of a directory")
 
@@ -303,7 +312,7 @@ def _parse_file(entry: object) -> ManifestFile:
         raise BadShape("a file is not an object")
     role = _text(entry, "role")
     if role not in ROLES:
-        raise BadShape(f"a file has the role {role[:40]!r}")
+        raise BadShape("a file has the role {role!r}", role=role[:40])
     digest, path = _optional_text(entry, "digest"), _optional_text(entry, "path")
     if (digest is None) == (path is None):
         raise BadShape("a file must have either a digest or a path")
@@ -324,7 +333,7 @@ def _parse_file(entry: object) -> ManifestFile:
 def _text(table: dict[str, object], key: str) -> str:
     value = table.get(key)
     if not isinstance(value, str) or "\0" in value:
-        raise BadShape(f"{key} is not text")
+        raise BadShape("{where} is not text", where=key)
     return value
 
 
@@ -335,5 +344,5 @@ def _optional_text(table: dict[str, object], key: str) -> str | None:
 def _size(table: dict[str, object], key: str) -> int:
     value = table.get(key)
     if type(value) is not int or not 0 <= value <= _MAX_SIZE_BYTES:
-        raise BadShape(f"{key} is not a size")
+        raise BadShape("{where} is not a size", where=key)
     return value

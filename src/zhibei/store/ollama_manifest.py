@@ -327,4 +327,9 @@ def decode_object(raw: bytes, most_bytes: int, model: str) -> dict[str, Any]:
 
 
 def _broken(model: str, problem: str) -> SourceError:
-    return SourceError("The description of {model} makes no sense: {problem}.", model=model, problem=problem)
+    return SourceError(
+        "The description of {model} makes no sense: {problem}.",
+        hint="Pull it again. If it stays so, choose another source of this model.",
+        model=model,
+        problem=problem,
+    )

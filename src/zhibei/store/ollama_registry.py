@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urlsplit
 
 from zhibei.errors import DigestMismatch, ModelNotFound, SourceError
 from zhibei.store.digests import Digest
-from zhibei.store.failures import check_encoding, check_status
+from zhibei.store.failures import SENSELESS_HINT, check_encoding, check_status
 from zhibei.store.fetch import Fetcher
 from zhibei.store.http_files import HttpFile
 from zhibei.store.ollama_manifest import MANIFEST_TYPE, MAX_MANIFEST_BYTES, MAX_TEXT_BYTES, Layer, decode_object
@@ -41,7 +41,9 @@ class OllamaRegistry:
         try:
             return await self._ask(f"{self._base}/manifests/{tag}", {"Accept": MANIFEST_TYPE}, MAX_MANIFEST_BYTES)
         except ModelNotFound as error:
-            raise ModelNotFound("{host} has no model {model}.", host=_host(self._endpoint), model=model) from error
+            raise ModelNotFound(
+                "{host} has no model {model}.", hint="Check the name and the tag.", host=_host(self._endpoint), model=model
+            ) from error
 
     async def read_blob(self, layer: Layer) -> bytes:
         """A small blob, checked.
@@ -76,7 +78,12 @@ class OllamaRegistry:
                     async for piece in pieces:
                         body += piece
                         if len(body) > limit_bytes:
-                            raise SourceError("{host} sends more than it may.", host=answer.host)
+                            raise SourceError(
+                                "{host} sent a larger answer than is allowed ({limit} bytes).",
+                                hint=SENSELESS_HINT,
+                                host=answer.host,
+                                limit=limit_bytes,
+                            )
                 return bytes(body)
 
         found = await self._fetcher.persist(once)
@@ -109,7 +116,7 @@ def _parse_challenge(challenge: str, endpoint: str) -> tuple[str, dict[str, str]
         raise _needs_login(endpoint)
     if _origin(realm) is None or _origin(realm) != _origin(endpoint):
         raise SourceError(
-            "{host} wants a token from another place ({realm}), which is refused.",
+            "{host} wants a token fetched from another server ({realm}), which is refused.",
             hint="It may be a private model, which needs a login that is not supported.",
             host=_host(endpoint),
             realm=realm[:100],

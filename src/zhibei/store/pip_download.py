@@ -109,7 +109,11 @@ class PipDownload:
         if "No module named pip" in said:
             return SourceError("pip is not installed beside Zhibei.", hint="Run: {python} -m ensurepip", python=sys.executable)
         return SourceError(
-            "pip could not fetch {package} (exit status {status}).\n{tail}", package=self._requirement, status=status, tail=tail
+            "pip could not fetch {package} (exit status {status}).\n{tail}",
+            hint="Check the network and pip's settings: pip config list",
+            package=self._requirement,
+            status=status,
+            tail=tail,
         )
 
 

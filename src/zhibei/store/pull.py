@@ -35,7 +35,6 @@ from zhibei.store.transfer import Locks, Transfer
 from zhibei.store.views import Views, needs_view
 from zhibei.store.ways import Way, rivals, variants_of, ways_to, with_first
 
-_HUB_NAMES = {"hf": "Hugging Face", "ms": "ModelScope"}
 _MAX_ROUNDS = 3
 
 
@@ -76,7 +75,8 @@ class Pull:
             hub, is_new = await self._preferred(ways)
             if is_new:
                 yield Notice(
-                    "{hub} answers sooner; it is asked first for the next days.", (("hub", _HUB_NAMES.get(hub or "", hub)),)
+                    "{hub} answers sooner; it will be tried first for the next week.",
+                    (("hub", hub_choice.HUB_TITLES.get(hub or "", hub)),),
                 )
             ways = with_first(ways, hub) if hub is not None else ways
         first: ZhibeiError | None = None
@@ -93,7 +93,7 @@ class Pull:
                     raise first from error
                 yield Notice(
                     "{source} did not work ({reason}); trying {next}.",
-                    (("source", str(way.ref)), ("reason", str(error)), ("next", str(ways[position].ref))),
+                    (("source", str(way.ref)), ("reason", error), ("next", str(ways[position].ref))),
                 )
 
     def _present(self, ref: ModelRef, target: ModelName | None) -> StoredModel | None:
@@ -278,7 +278,11 @@ def _with_promise(remote: RemoteModel, way: Way) -> RemoteModel:
         return remote
     file = remote.files[0]
     if None not in (way.digest, file.digest) and way.digest != file.digest:
-        raise DigestMismatch("{name} at its source is not the file that the catalogue has.", name=file.name)
+        raise DigestMismatch(
+            "{name} at its source is not the file that the catalogue has.",
+            hint="The file at the source has been changed since. Pull it from another source.",
+            name=file.name,
+        )
     digest, size = way.digest or file.digest, way.size_bytes if way.size_bytes is not None else file.size_bytes
     return replace(remote, files=(replace(file, digest=digest, size_bytes=size), *remote.files[1:]))
 

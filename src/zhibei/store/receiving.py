@@ -23,9 +23,10 @@ _HAND_OVER_S = 0.25
 
 
 def receive(response: aiohttp.ClientResponse, timers: Timers) -> AsyncGenerator[memoryview, None] | None:
-    """The body in blocks: full ones while they come fast, else what has come in a quarter of a second. None where that cannot be done.
+    """The body in blocks: full ones while they come fast, else what has come in a quarter of a second.
 
-    What came before a cut is handed over before the cut shows. To be closed, before the response is.
+    None where that cannot be done. What came before a cut is handed over before the cut shows. To be closed, and before the
+    response is.
 
     Raises:
         aiohttp.ClientError, OSError: the connection was cut.

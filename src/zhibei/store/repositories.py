@@ -20,11 +20,12 @@ from urllib.parse import unquote
 
 from zhibei.errors import BadReference, ModelNotFound, SourceError, Unsupported
 from zhibei.events import Notice
+from zhibei.i18n import N_
 from zhibei.refs import DEFAULT_TAG, ModelName
 from zhibei.store.digests import Digest
 from zhibei.store.filenames import check_distinct, check_relative
 from zhibei.store.naming import name_from_file
-from zhibei.store.safetensors_files import is_of_safetensors, pick_safetensors
+from zhibei.store.safetensors_files import INCOMPLETE_HINT, is_of_safetensors, pick_safetensors
 from zhibei.store.sources.base import Chooser, RemoteFile, Variant
 from zhibei.store.variants import GgufFiles, GgufSet, find_file, find_variant, projector_for, sort_files
 from zhibei.units import format_bytes
@@ -34,6 +35,8 @@ _REVISION = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._/-]{0,198}[A-Za-z0-9_-])?", 
 _PAGES = frozenset(("resolve", "blob", "raw", "tree"))
 _PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".pickle", ".pkl", ".ckpt", ".msgpack", ".h5", ".onnx")
 _MAX_SHOWN = 40
+REVISION_HINT = N_("Check the revision on the model's page, or leave it out.")
+GONE_HINT = N_("It was renamed or removed there meanwhile. Pull again without naming the file.")
 _HINT = "Write it like owner/name, owner/name:Q4_K_M, owner/name:file.gguf or owner/name@revision."
 
 
@@ -241,7 +244,9 @@ def _named(location: Location, gguf: GgufFiles) -> GgufSet:
     if found is not None:
         return found
     if any(label.casefold() == what.casefold() for label in gguf.incomplete):
-        raise ModelNotFound("{repository} has only some of the files of {what}.", repository=location.repository, what=what)
+        raise ModelNotFound(
+            "{repository} has only some of the files of {what}.", hint=INCOMPLETE_HINT, repository=location.repository, what=what
+        )
     raise NoSuchVariant(
         "{repository} has no {what}.",
         hint="It has: {known}.",
@@ -254,10 +259,13 @@ def _named(location: Location, gguf: GgufFiles) -> GgufSet:
 def _no_variants(location: Location, gguf: GgufFiles) -> ModelNotFound:
     if gguf.incomplete:
         return ModelNotFound(
-            "{repository} has only some of the files of {what}.", repository=location.repository, what=", ".join(gguf.incomplete)
+            "{repository} has only some of the files of {what}.",
+            hint=INCOMPLETE_HINT,
+            repository=location.repository,
+            what=", ".join(gguf.incomplete),
         )
     return ModelNotFound(
-        "The GGUF files of {repository} are no model by themselves.",
+        "{repository} has GGUF files, but none is a model by itself.",
         hint="It has: {known}.",
         repository=location.repository,
         known=_list([found.variant for found in gguf.all]),

@@ -9,7 +9,9 @@ import re
 from collections.abc import Iterable
 
 from zhibei.errors import ModelNotFound, Unsupported
+from zhibei.i18n import N_
 
+INCOMPLETE_HINT = N_("The upload may not be complete. Choose another variant or another repository.")
 _PLAIN = "safetensors"
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})$", re.ASCII)
 _INDEX = re.compile(r"(?P<stem>.+)\.safetensors\.index(?:\.(?P<variant>[\w-]+))?\.json", re.ASCII)
@@ -119,6 +121,7 @@ def _check_complete(repository: str, names: list[str]) -> None:
     if len(counts) != 1 or {int(match[1]) for match in shards} != set(range(1, min(counts) + 1)):
         raise ModelNotFound(
             "{repository} has only some of the files of {what}.",
+            hint=INCOMPLETE_HINT,
             repository=repository,
             what=_SHARD.sub("", names[0].removesuffix(".safetensors")),
         )

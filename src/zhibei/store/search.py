@@ -15,11 +15,11 @@ from zhibei.errors import ZhibeiError
 from zhibei.events import Notice
 from zhibei.plans import Task
 from zhibei.store.catalog import Catalog, CatalogEntry, Commercial
+from zhibei.store.hub_choice import HUB_TITLES
 from zhibei.store.repositories import HubHit
 from zhibei.store.sources.base import SourceContext, Variant, prefer_four_bits
 
 HUB_MODULES = {"hf": "zhibei.store.sources.hf", "ms": "zhibei.store.sources.modelscope"}
-HUB_TITLES = {"hf": "Hugging Face", "ms": "ModelScope"}
 HUB_TIMEOUT_S = 15.0
 SMALL_PARAMETERS = 4_000_000_000
 LARGE_PARAMETERS = 30_000_000_000
@@ -388,7 +388,7 @@ async def _ask(
     except asyncio.TimeoutError:
         return Notice("{hub} did not answer within {seconds} seconds.", (("hub", HUB_TITLES[hub]), ("seconds", round(timeout_s))))
     except ZhibeiError as error:
-        return Notice("{hub} could not be searched: {reason}", (("hub", HUB_TITLES[hub]), ("reason", str(error))))
+        return Notice("{hub} could not be searched: {reason}", (("hub", HUB_TITLES[hub]), ("reason", error)))
 
 
 def _by_turns(lists: Sequence[Sequence[SearchHit]]) -> Iterator[SearchHit]:

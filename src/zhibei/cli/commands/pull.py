@@ -40,9 +40,13 @@ _SETTINGS = {
 @click.argument("references", metavar="REFERENCE...", nargs=-1, required=True)
 @option("--name", kind=Words("NAME"), help=N_("Name for the model, instead of the one it brings."))
 @option("--copy", help=N_("Copy a file into the store instead of using it where it is."))
-@option("--endpoint", kind=Words("URL"), help=N_("Hugging Face, or a mirror of it, for this pull; your token is sent there."))
-@option("--max-rate", kind=Rate(), help=N_("Most bytes a second to take from the line: 5M, 800K."))
-@option("--connections", kind=Whole(1, MAX_CONNECTIONS), help=N_("Most connections that one file is fetched over."))
+@option(
+    "--endpoint",
+    kind=Words("URL"),
+    help=N_("Address to use as Hugging Face, such as a mirror, for this pull; your token is sent there."),
+)
+@option("--max-rate", kind=Rate(), help=N_("Download at most this many bytes a second: 5M, 800K."))
+@option("--connections", kind=Whole(1, MAX_CONNECTIONS), help=N_("Fetch one file over at most this many connections."))
 @option("--json", "as_json", help=N_("Print what happens as JSON, one object a line."))
 @click.pass_obj
 def COMMAND(

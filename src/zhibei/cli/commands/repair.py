@@ -26,8 +26,8 @@ from zhibei.service import Service
 @command(
     "repair",
     N_(
-        "Fetch what is wrong of a model.\n"
-        "Each model is read again first. What is as it was stays; nothing is fetched where nothing is wrong."
+        "Fetch the damaged parts of a model again.\n"
+        "Each model is read again first. Good parts are kept; nothing is fetched where nothing is wrong."
     ),
 )
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_model)

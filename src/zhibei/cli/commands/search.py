@@ -48,7 +48,7 @@ _MARK, _UNMARKED = "* ", "  "
     default="any",
     help=N_("commercial: only models that are known to be free for business use."),
 )
-@option("--limit", kind=Whole(1, 100), default=20, help=N_("The most models to show."))
+@option("--limit", kind=Whole(1, 100), default=20, help=N_("Show at most this many models."))
 @option("--hub", kind=OneOf(tuple(_HUBS)), default="all", help=N_("Where to look: everywhere, or in one place only."))
 @json_option
 @click.pass_obj

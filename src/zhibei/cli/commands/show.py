@@ -26,16 +26,22 @@ def COMMAND(invocation: Invocation, /, name: str, as_json: bool) -> None:
     if as_json:
         invocation.printer.json(documents.model_details(stored))
         return
-    rows = [*_store_rows(stored), *(_info_rows(stored.info) if stored.info else [])]
+    translator = invocation.translator
+    warnings = stored.info.warnings if stored.info else ()
+    rows = [
+        *_store_rows(stored, translator.phrase(stored.problem or "")),
+        *(_info_rows(stored.info) if stored.info else []),
+        *((N_("Warning"), translator.phrase(warning)) for warning in warnings),
+    ]
     for line in pairs([(invocation.text(label), value) for label, value in rows if value]):
         invocation.printer.data(line)
 
 
-def _store_rows(stored: StoredModel) -> list[tuple[str, str]]:
+def _store_rows(stored: StoredModel, problem: str) -> list[tuple[str, str]]:
     files = [(N_("File"), f"{file.path}  ({file.role}, {format_bytes(file.size_bytes)})") for file in stored.files]
     return [
         (N_("Name"), stored.name),
-        (N_("Problem"), stored.problem or ""),
+        (N_("Problem"), problem),
         (N_("Size"), format_bytes(stored.size_bytes)),
         (N_("Source"), stored.source),
         (N_("Licence"), stored.licence or ""),
@@ -61,7 +67,6 @@ def _info_rows(info: ModelInfo) -> list[tuple[str, str]]:
         (N_("Vocabulary"), _number(info.vocabulary_size)),
         (N_("Tokenizer"), info.tokenizer or ""),
         (N_("Tensors"), types),
-        *((N_("Warning"), warning) for warning in info.warnings),
     ]
 
 

@@ -26,7 +26,7 @@ from zhibei.service import Service
 _WORDS = {
     "current": N_("up to date"),
     "updated": N_("updated"),
-    "no_source": N_("nowhere to ask: the file that it came from is gone"),
+    "no_source": N_("cannot be checked: the file it came from is gone"),
     "failed": N_("not updated"),
 }
 

@@ -26,7 +26,7 @@ from zhibei.service import Service
     N_(
         "Read models again and compare them with their digests.\n"
         "Without a NAME, all models. Of files that are used in place, size and time are compared. "
-        "A model that is not as it was makes the exit code 5; zhibei repair mends it."
+        "If a model has changed or is damaged, the exit code is 5; zhibei repair mends it."
     ),
 )
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_model)

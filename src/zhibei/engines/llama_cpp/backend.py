@@ -17,6 +17,7 @@ from zhibei.engines.openai_upstream import ConnectionLost, OpenAIUpstream
 from zhibei.engines.process import EngineProcess, Ready
 from zhibei.errors import EngineRefused
 from zhibei.events import GenerationEvent
+from zhibei.i18n import N_
 from zhibei.plans import Ability, EngineInfo, EngineSpec
 
 T = TypeVar("T")
@@ -34,8 +35,8 @@ class LlamaCppBackend:
             version=metadata.version("xllamacpp") if installed else None,
             formats=("gguf",),
             tasks=("generate", "embed", "rerank"),
-            problem=None if installed else "The engine llama.cpp is not installed.",
-            hint=None if installed else "Install it: pip install 'zhibei[llama-cpp]'",
+            problem=None if installed else N_("The engine llama.cpp is not installed."),
+            hint=None if installed else N_("Install it: pip install 'zhibei[llama-cpp]'"),
         )
 
     async def start(self, spec: EngineSpec, log: LogSink) -> LlamaCppEngine:

@@ -15,6 +15,7 @@ import threading
 from typing import Any
 
 from zhibei.engines.llama_cpp import order
+from zhibei.i18n import N_
 from zhibei.plans import EngineSpec
 
 _PR_SET_PDEATHSIG = 1
@@ -50,12 +51,14 @@ def missing_library(problem: str) -> dict[str, Any]:
     """The answer to an import that failed: what is missing and how to get it."""
     if "libgomp" in problem:
         return {
-            "missing": "llama.cpp needs the system library libgomp, which is not installed.",
-            "hint": "Install it: apt install libgomp1 (Debian, Ubuntu), dnf install libgomp (Fedora), apk add libgomp (Alpine).",
+            "missing": N_("llama.cpp needs the system library libgomp, which is not installed."),
+            "hint": N_(
+                "Install it: apt install libgomp1 (Debian, Ubuntu), dnf install libgomp (Fedora), apk add libgomp (Alpine)."
+            ),
         }
     return {
-        "missing": "The engine llama.cpp cannot be loaded: {problem}",
-        "hint": "Install it again: pip install --force-reinstall xllamacpp",
+        "missing": N_("The engine llama.cpp cannot be loaded: {problem}"),
+        "hint": N_("Install it again: pip install --force-reinstall xllamacpp"),
         "values": {"problem": problem},
     }
 
@@ -82,9 +85,7 @@ def parameters(xllamacpp: Any, spec: EngineSpec, key: str) -> Any:
     # The engine may only move layers by itself where the plan left their number to it; it never changes the context.
     params.fit_params = spec.gpu_layers is None
     params.n_gpu_layers = -1 if spec.gpu_layers is None else min(spec.gpu_layers, _ALL_LAYERS)
-    params.main_gpu = spec.main_gpu
-    if spec.tensor_split:
-        params.tensor_split = list(spec.tensor_split)
+    _set_placement(params, spec)
     if spec.rope_freq_base is not None:
         params.rope_freq_base = spec.rope_freq_base
     if spec.rope_freq_scale is not None:
@@ -92,6 +93,20 @@ def parameters(xllamacpp: Any, spec: EngineSpec, key: str) -> Any:
     _set_extras(xllamacpp, params, spec)
     _set_task(xllamacpp, params, spec)
     return params
+
+
+def _set_placement(params: Any, spec: EngineSpec) -> None:
+    params.main_gpu = spec.main_gpu
+    if spec.tensor_split:
+        # It takes a list as long as its own, with nothing for devices that are not there.
+        length = len(params.tensor_split)
+        params.tensor_split = [*spec.tensor_split[:length], *(0.0,) * (length - len(spec.tensor_split))]
+    params.no_kv_offload = not spec.kv_offload
+    if spec.n_cpu_moe:
+        layers = "|".join(map(str, range(spec.n_cpu_moe)))
+        params.tensor_buft_overrides = rf"blk\.({layers})\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"
+    if spec.n_ctx_checkpoints is not None:
+        params.n_ctx_checkpoints = spec.n_ctx_checkpoints
 
 
 def _set_service(params: Any, key: str) -> None:

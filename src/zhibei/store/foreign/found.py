@@ -20,7 +20,7 @@ UNREADABLE = N_("one of its files cannot be read")
 FOR_MLX = N_("it is made for Apple's MLX")
 FOR_OLLAMA = N_("it is in a form that only Ollama can load")
 ELSEWHERE = N_("it runs on a server, and has no weights here")
-IN_PIECES = N_("its weights are in several files, which can only be used where they were made for")
+IN_PIECES = N_("its weights are in several files, which only the program they were made for can use")
 
 _MAX_PART = 100
 

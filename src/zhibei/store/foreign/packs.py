@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zhibei.errors import ModelFileError
-from zhibei.formats.gguf_model import MAX_SHARDS
+from zhibei.formats.gguf_facts import MAX_SHARDS
 from zhibei.formats.gguf_shards import shard_names
 from zhibei.refs import DEFAULT_TAG, ModelName
 from zhibei.store.foreign.found import FOR_MLX, MISSING, TOO_SMALL, UNFINISHED, ForeignFile, ForeignModel

@@ -38,9 +38,11 @@ def _described(file: ForeignFile, taken: set[str]) -> RemoteFile:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise ModelNotFound("There is no file {path}.", path=path) from None
+        raise ModelNotFound("There is no file {path}.", hint="zhibei list --all shows what there is.", path=path) from None
     except OSError as error:
-        raise SourceError("{path} cannot be read: {reason}.", path=path, reason=error.strerror or str(error)) from error
+        raise SourceError(
+            "{path} cannot be read: {reason}.", hint="Check that you may read it.", path=path, reason=error.strerror or str(error)
+        ) from error
     if (status.st_dev, status.st_ino) != file.identity or status.st_size != file.size_bytes:
         raise SourceError("{path} has changed just now.", hint="Try again later.", path=path)
     name = _free_name(file.name or harmless(path.name), file.role, taken)

@@ -16,6 +16,7 @@ from zhibei.errors import BadReference, ModelFileError, ModelNotFound, SourceErr
 from zhibei.events import Notice, Progress
 from zhibei.formats.gguf import shard_names
 from zhibei.formats.hf_repository import CONFIG, DESCRIBING, README, licence_of
+from zhibei.i18n import N_
 from zhibei.models import ModelDefaults
 from zhibei.store.filenames import check_distinct, check_relative, harmless
 from zhibei.store.naming import name_from_file
@@ -25,6 +26,7 @@ from zhibei.store.threads import in_thread
 
 _BLOCK_BYTES = 1024 * 1024
 _MAX_ENTRIES = 20_000
+_PATH_HINT = N_("Give the path of a .gguf file, or of a directory with a model of safetensors files.")
 _PICKLE = re.compile(r".*\.(?:bin|pt|pth|ckpt|pkl|pickle)", re.IGNORECASE | re.DOTALL)
 _CACHE_DIRECTORY = re.compile(r"models--(?:[^/]+--)?(?P<name>[^/]+)")
 
@@ -84,9 +86,9 @@ def resolve_path(location: str) -> RemoteModel:
     try:
         path = Path(os.path.abspath(Path(location).expanduser()))  # noqa: PTH100  (resolve() would follow the person's links)
     except (ValueError, RuntimeError) as error:
-        raise BadReference("{location!r} is not a path.", location=location[:100]) from error
+        raise BadReference("{location!r} is not a path.", hint=_PATH_HINT, location=location[:100]) from error
     if not path.name or "\0" in location:
-        raise BadReference("{location!r} is not the path of a file.", location=location[:100])
+        raise BadReference("{location!r} is not the path of a file.", hint=_PATH_HINT, location=location[:100])
     if path.is_dir():
         return _resolve_directory(path)
     if path.suffix == ".safetensors" and (path.parent / CONFIG).is_file():
@@ -150,9 +152,14 @@ def _list_names(directory: Path) -> list[str]:
                 if entry.is_file():
                     found.append(entry.relative_to(directory).as_posix())
                 if len(found) > _MAX_ENTRIES:
-                    raise SourceError("{path} has too many files to be a model.", path=directory)
+                    raise SourceError("{path} has too many files to be a model.", hint=_PATH_HINT, path=directory)
     except OSError as error:
-        raise SourceError("{path} cannot be read: {reason}.", path=directory, reason=error.strerror or str(error)) from error
+        raise SourceError(
+            "{path} cannot be read: {reason}.",
+            hint="Check that you may read it.",
+            path=directory,
+            reason=error.strerror or str(error),
+        ) from error
     return sorted(found)
 
 
@@ -186,10 +193,16 @@ def _describe(path: Path, role: str, name: str | None = None) -> RemoteFile:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
         if role == "shard":
-            raise ModelNotFound("The shard {path} is missing; a model in several files needs all of them.", path=path) from None
-        raise ModelNotFound("There is no file {path}.", path=path) from None
+            raise ModelNotFound(
+                "The shard {path} is missing; a model in several files needs all of them.",
+                hint="Put the missing file beside the others.",
+                path=path,
+            ) from None
+        raise ModelNotFound("There is no file {path}.", hint="Check the path.", path=path) from None
     except OSError as error:
-        raise SourceError("{path} cannot be read: {reason}.", path=path, reason=error.strerror or str(error)) from error
+        raise SourceError(
+            "{path} cannot be read: {reason}.", hint="Check that you may read it.", path=path, reason=error.strerror or str(error)
+        ) from error
     if not stat.S_ISREG(status.st_mode):
         raise SourceError("{path} is not a file.", hint="Give the path of a .gguf file.", path=path)
     return RemoteFile(
@@ -214,6 +227,8 @@ def _read(file: RemoteFile, offset: int, length: int) -> bytes:
             stream.seek(offset)
             return stream.read(length)
     except FileNotFoundError as error:
-        raise ModelNotFound("There is no file {path}.", path=path) from error
+        raise ModelNotFound("There is no file {path}.", hint="Check the path.", path=path) from error
     except OSError as error:
-        raise SourceError("{path} cannot be read: {reason}.", path=path, reason=error.strerror or str(error)) from error
+        raise SourceError(
+            "{path} cannot be read: {reason}.", hint="Check that you may read it.", path=path, reason=error.strerror or str(error)
+        ) from error

@@ -20,6 +20,8 @@ from zhibei.store.hub_fields import count_of, list_of, mapping_of, name_of, sha1
 from zhibei.store.hub_session import HubAnswer, HubSession, bearer, senseless
 from zhibei.store.model_defaults import read_generation_config
 from zhibei.store.repositories import (
+    GONE_HINT,
+    REVISION_HINT,
     HubHit,
     ListedFile,
     Location,
@@ -137,11 +139,18 @@ def explain(answer: HubAnswer, repository: str, revision: str, name: str | None 
     if answer.code == "GatedRepo":
         return _gated(answer, values)
     if answer.code == "RevisionNotFound":
-        return ModelNotFound("{repository} has no revision {revision}.", repository=repository, revision=revision)
+        return ModelNotFound(
+            "{repository} has no revision {revision}.", hint=REVISION_HINT, repository=repository, revision=revision
+        )
     if name is not None and (answer.code == "EntryNotFound" or (answer.status == 404 and not answer.code)):
-        return ModelNotFound("{repository} has no file {name} any more.", repository=repository, name=name)
+        return ModelNotFound("{repository} has no file {name} any more.", hint=GONE_HINT, repository=repository, name=name)
     if answer.reason == "Access to this resource is disabled.":
-        return SourceError("{host} has disabled {repository}.", host=answer.host, repository=repository)
+        return SourceError(
+            "{host} has disabled {repository}.",
+            hint="Choose another model: zhibei search",
+            host=answer.host,
+            repository=repository,
+        )
     if answer.status == 401 and answer.had_token and "credentials" in answer.reason.lower():
         return SourceError(
             "{host} does not take the token it was given.",

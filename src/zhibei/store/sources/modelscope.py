@@ -23,6 +23,8 @@ from zhibei.store.hub_fields import count_of, list_of, mapping_of, name_of, sha1
 from zhibei.store.hub_session import HubAnswer, HubSession, bearer, senseless
 from zhibei.store.model_defaults import read_generation_config
 from zhibei.store.repositories import (
+    GONE_HINT,
+    REVISION_HINT,
     HubHit,
     ListedFile,
     Location,
@@ -156,7 +158,7 @@ def explain(answer: HubAnswer, repository: str, name: str | None = None) -> Zhib
     """What a refusal of the hub means for a person."""
     values = {"host": answer.host, "repository": repository, "page": f"{_WEB}/models/{repository}"}
     if answer.status == 404 and name is not None:
-        return ModelNotFound("{repository} has no file {name} any more.", repository=repository, name=name)
+        return ModelNotFound("{repository} has no file {name} any more.", hint=GONE_HINT, repository=repository, name=name)
     if answer.status == 404:
         return ModelNotFound(
             "{host} has no repository {repository}, or it is private.",
@@ -223,7 +225,7 @@ def _data(answer: HubAnswer, repository: str) -> Mapping[str, object]:
 
 
 def _no_revision(repository: str, revision: str) -> ModelNotFound:
-    return ModelNotFound("{repository} has no revision {revision}.", repository=repository, revision=revision)
+    return ModelNotFound("{repository} has no revision {revision}.", hint=REVISION_HINT, repository=repository, revision=revision)
 
 
 def _files(entries: list[Mapping[str, object]], host: str) -> list[ListedFile]:

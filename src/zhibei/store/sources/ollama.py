@@ -21,6 +21,7 @@ from zhibei.formats.reader import FileReader
 from zhibei.models import ModelDefaults
 from zhibei.refs import ModelName
 from zhibei.store.digests import Digest
+from zhibei.store.failures import AGAIN_HINT
 from zhibei.store.fetch import Fetcher, FetchOptions
 from zhibei.store.go_templates import is_plain, recognise
 from zhibei.store.headers import parse_remote_header
@@ -156,7 +157,12 @@ class OllamaSource:
         found = [header for header in headers if header is not None]
         if len(found) < len(models):
             if len(models) > 1:
-                raise SourceError("{model} is in several files, which cannot be looked at beforehand.", model=str(place))
+                raise SourceError(
+                    "{model} is in several files, which cannot be checked before the download.",
+                    hint="Pull a GGUF file of it from another hub: zhibei search {name}",
+                    model=str(place),
+                    name=place.name,
+                )
             return models + others, tuple(notices)
         models = name_shards(models, found, str(place))
         first = next((header for header in found if "general.architecture" in header.metadata), found[0])
@@ -178,7 +184,9 @@ class OllamaSource:
         if file.digest not in self._ranges:
             probe = await self._registry.blob(file.digest).probe(file)
             if probe.file.size_bytes not in (None, file.size_bytes):
-                raise SourceError("{host} has {name} with another size than it announced.", host=probe.host, name=file.name)
+                raise SourceError(
+                    "{host} has {name} with another size than it announced.", hint=AGAIN_HINT, host=probe.host, name=file.name
+                )
             self._ranges[file.digest] = probe.has_ranges
         return self._ranges[file.digest]
 
@@ -231,7 +239,7 @@ def _check_loadable(header: GgufHeader, model: str) -> list[Notice]:
 
 
 def _not_carried(kind: str) -> Notice:
-    return Notice("The model has a part that is not carried over: {part}.", (("part", kind),))
+    return Notice("The model has a part that Zhibei does not use: {part}.", (("part", kind),))
 
 
 def _read_defaults(files: Mapping[str, Path]) -> ModelDefaults | None:

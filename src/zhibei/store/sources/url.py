@@ -110,4 +110,6 @@ def _check_is_model(probe: Probe) -> None:
         return
     if is_web_page(probe.content_type) or probe.head.lstrip()[:1] == b"<":
         raise web_page(probe.host)
-    raise SourceError("What {host} has there is not a GGUF model file.", host=probe.host)
+    raise SourceError(
+        "What {host} has there is not a GGUF model file.", hint="Use the address of a .gguf file itself.", host=probe.host
+    )
