@@ -13,6 +13,7 @@ from zhibei.hardware.detect import detect
 from zhibei.planner.choose import fitting
 from zhibei.plans import Hardware
 from zhibei.runtime.pool import Pool
+from zhibei.runtime.recorder import Recorder
 from zhibei.settings import HubSettings, Settings, foreign_directories
 from zhibei.store.library import Library
 from zhibei.store.options import FetchOptions, PullOptions
@@ -44,7 +45,8 @@ def build(settings: Settings, *, backends: Mapping[str, Backend] | None = None) 
     """
     library = Library(settings.home, options=pull_options(settings), places=partial(places, settings))
     engines = backends if backends is not None else Engines()
-    return App(settings, library, Pool(settings, library.resolve, detect, engines), detect)
+    recorder = Recorder(settings.home / "state", detect)
+    return App(settings, library, Pool(settings, library.resolve, detect, engines, recorder), detect)
 
 
 def places(settings: Settings) -> ForeignPlaces:

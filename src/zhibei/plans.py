@@ -96,7 +96,11 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """Everything an engine needs to start. ``gpu_layers`` None: as many as the engine finds room for."""
+    """Everything an engine needs to start. ``gpu_layers`` None: as many as the engine finds room for.
+
+    ``tensor_split``: shares of the graphics processors. ``n_cpu_moe``: of the first so many layers the experts stay in main
+    memory. ``kv_offload``: caches lie with their layers. ``n_ctx_checkpoints``: points of return that each slot keeps.
+    """
 
     engine: str
     model_path: str
@@ -125,6 +129,9 @@ class EngineSpec:
     chat_template: str | None = None
     reasoning: Literal["on", "off", "auto"] = "auto"
     pooling: str | None = None
+    n_cpu_moe: int = 0
+    kv_offload: bool = True
+    n_ctx_checkpoints: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,23 +143,121 @@ class MemoryLine:
     num_bytes: int
 
 
-Verdict = Literal["runs", "tight", "does_not_fit", "unsupported"]
+Verdict = Literal["runs_well", "runs", "runs_slowly", "does_not_fit", "unsupported"]
+VERDICTS: tuple[Verdict, ...] = ("unsupported", "does_not_fit", "runs_slowly", "runs", "runs_well")
+"""From worst to best."""
+Reason = tuple[str, Mapping[str, Any]]
+"""An English template and its values."""
+OPTIONAL_LINES = ("prompt cache", "checkpoints")
+"""What grows as it is used, up to a limit that the plan sets; nothing fails where there is less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Tokens per second to expect, each with a low and a high end; None: not known.
+
+    ``limited_by``: what generation waits for: ``memory``, ``compute``, ``link`` (to a device) or whatever else slows it.
+    """
+
+    prompt_tokens_per_s: float | None = None
+    prompt_low: float | None = None
+    prompt_high: float | None = None
+    generation_tokens_per_s: float | None = None
+    generation_low: float | None = None
+    generation_high: float | None = None
+    limited_by: str | None = None
+    is_calibrated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUse:
+    """What one device does for a model. ``device``: ``cpu`` or ``gpu0``; ``available_bytes`` None: not known.
+
+    ``num_layers``: layers that lie there, the output apart. A device that shares the system's memory (``is_shared``) takes
+    its bytes from that of ``cpu``.
+    """
+
+    device: str
+    name: str | None
+    num_bytes: int
+    available_bytes: int | None
+    num_layers: int = 0
+    has_output: bool = False
+    is_shared: bool = False
+
+
+ChangeKind = Literal[
+    "quantisation", "context", "cache_type", "slots", "gpu_layers", "main_memory", "gpu_memory", "engine", "model"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What would make a plan another one: an English template with values, and what would come of it.
+
+    ``verdict``, ``ctx_size`` and ``num_bytes`` (needed in all) are those of the plan after the change; None: not known.
+    """
+
+    kind: ChangeKind
+    message: str
+    values: Mapping[str, Any]
+    verdict: Verdict | None = None
+    ctx_size: int | None = None
+    num_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """What the guides' rules of thumb say: memory is the file's size and 2 GB; layers go to the card by its share of that size.
+
+    ``gpu_layers`` None: there is no card, or the number of layers is not known.
+    """
+
+    needed_bytes: int
+    gpu_layers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a model will run here. ``spec`` is what the pool starts; ``reasons`` are English templates with values."""
+    """How a model will run here. ``spec`` is what the pool starts; None for "does_not_fit" and "unsupported".
+
+    ``available_bytes``: main memory. ``devices``: the processor's side first. ``num_layers``: of the model. ``reasons``: why
+    it came out so. ``changes``: what would make it better, the nearest first.
+    """
 
     verdict: Verdict
     spec: EngineSpec | None
     memory: tuple[MemoryLine, ...]
     available_bytes: int | None
-    reasons: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    devices: tuple[DeviceUse, ...] = ()
+    num_layers: int | None = None
+    ctx_size: int | None = None
+    num_slots: int | None = None
+    speed: Speed | None = None
+    changes: tuple[Change, ...] = ()
+    guide: Guide | None = None
 
     @property
     def total_bytes(self) -> int:
         """Sum of the memory bill over all devices."""
         return sum(line.num_bytes for line in self.memory)
+
+    @property
+    def needed_bytes(self) -> int:
+        """The same without what is only taken while there is room: prompts and points of return that are kept."""
+        return sum(line.num_bytes for line in self.memory if line.what not in OPTIONAL_LINES)
+
+    @property
+    def needed_main_bytes(self) -> int:
+        """``needed_bytes`` of main memory: the processor's side, and devices that share its memory."""
+        shared = {use.device for use in self.devices if use.is_shared} | {"cpu"}
+        return sum(line.num_bytes for line in self.memory if line.what not in OPTIONAL_LINES and line.device in shared)
+
+    @property
+    def is_runnable(self) -> bool:
+        """Whether there is something to start."""
+        return self.spec is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,3 +275,5 @@ class Resident:
     planned_bytes: int
     measured_bytes: int | None
     expires_at: datetime | None
+    predicted_tokens_per_s: float | None = None
+    measured_tokens_per_s: float | None = None

@@ -1,151 +1,246 @@
-"""Join model, machine and wishes into a Plan. The pool starts exactly what is returned here."""
+"""Join model, machine and wishes into a Plan. The pool starts exactly what is returned here.
+
+The parts: what memory there is (space.py), what is chosen to fit it (sizing.py), how fast that is (speed.py), what to call
+it (verdict.py), and what would change it (advice.py).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zhibei.models import ModelInfo, StoredModel
-from zhibei.options import CacheType, LoadOptions
-from zhibei.planner import memory, speed
-from zhibei.plans import EngineSpec, Hardware, MemoryLine, Plan, Task, Verdict
-from zhibei.units import format_bytes
+from zhibei.hardware.measured import Measured
+from zhibei.models import WEIGHT_ROLES, Layer, ModelInfo, StoredModel
+from zhibei.options import LoadOptions
+from zhibei.planner import advice, verdict
+from zhibei.planner import speed as speeds
+from zhibei.planner.calibration import Calibration
+from zhibei.planner.placement import Placement, guide_layers
+from zhibei.planner.rates import Machine, machine_of
+from zhibei.planner.sizing import Case, Sized, size
+from zhibei.planner.space import Space, space_of
+from zhibei.plans import DeviceUse, EngineSpec, Guide, Hardware, Plan, Reason, Speed, Task, Verdict
 
-# An automatic context: what most conversations need, as long as it takes no more than its share of free memory.
-AUTOMATIC_CTX = 16384
-MIN_CTX = 512
-KV_SHARE = 0.5
-SLOTS_SHARE = 0.25
-MAX_SLOTS = 4
-PROMPT_CACHE_SHARE = 0.125
-MAX_PROMPT_CACHE_BYTES = 1 << 30
-# Left to the system and other programs.
-RESERVE_SHARE = 0.05
-UNKNOWN_CTX = 4096
-EMBEDDING_CTX = 2048
+# The guides' rule: the file and 2 GB more.
+GUIDE_EXTRA_BYTES = 2 * 10**9
+# How far into a conversation the speed is told for: some pages.
+SPEED_DEPTH = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
-    ctx_size: int
-    num_slots: int
-    batch_size: int
-    ubatch_size: int
-    threads: int
+class Known:
+    """What is known of the machine beside its description, and of what the plan is for.
+
+    ``devices``: what the engine can compute on; None: whatever the drivers allow. ``purpose``: see ``quality.need``.
+    """
+
+    calibration: Calibration | None = None
+    measured: Measured | None = None
+    devices: tuple[str, ...] | None = None
+    purpose: str = "chat"
 
 
-def plan(model: StoredModel, hardware: Hardware, engine: str, task: Task, wishes: LoadOptions, extra_bytes: int = 0) -> Plan:
+def plan(  # noqa: PLR0913 - everything that a plan depends on, by name
+    model: StoredModel,
+    hardware: Hardware,
+    engine: str,
+    task: Task,
+    wishes: LoadOptions,
+    extra_bytes: int = 0,
+    *,
+    calibration: Calibration | None = None,
+    measured: Measured | None = None,
+    devices: tuple[str, ...] | None = None,
+    purpose: str = "chat",
+    with_changes: bool = True,
+) -> Plan:
     """The plan for running ``model`` on ``engine``.
 
     Args:
-        model: with the projector, adapter and draft files of ``wishes`` among its files.
+        model: with the projector, adapter and draft files of ``wishes`` among its files; they need not exist.
         extra_bytes: memory that could be freed by stopping idle models, added to what is available.
+        calibration: what runs of this machine have shown of its speed.
+        measured: the machine's own measurements, which speeds are then predicted from.
+        devices: what the engine can compute on; None: whatever the machine's drivers allow.
+        purpose: the task of ``quality.need`` whose speed and context the verdict is about.
+        with_changes: whether to look for what would change it, which takes ten times as long.
 
     Returns:
         A plan whose verdict says whether it fits; ``spec`` is None only for "does_not_fit" and "unsupported".
     """
-    info = model.info or ModelInfo("unknown", "unknown")
-    type_k, type_v = wishes.cache_type_k or "f16", wishes.cache_type_v or "f16"
-    per_token = memory.kv_bytes_per_token(info, type_k, type_v)
-    available = None if hardware.available_bytes is None else hardware.available_bytes + extra_bytes
-    reserve = int((hardware.total_bytes or 0) * RESERVE_SHARE)
-    free = None if available is None else max(0, available - reserve - _fixed_bytes(model))
-    choice = _choose(info, hardware, task, wishes, per_token, free)
-    kv_bytes = memory.kv_bytes(per_token, choice.ctx_size, choice.num_slots) if info.is_causal is not False else 0
-    scratch = memory.compute_bytes(info, choice.ubatch_size, choice.ctx_size, choice.num_slots)
-    rest = None if free is None else free - kv_bytes - scratch
-    cache_bytes = _prompt_cache_bytes(wishes, rest) if task == "generate" else 0
-    lines = memory.bill(
-        weights_bytes=sum(file.size_bytes for file in model.files if file.role in ("model", "shard")),
-        kv_bytes=kv_bytes,
-        scratch_bytes=scratch,
-        prompt_cache_bytes=cache_bytes,
-        extra=_extra_lines(model),
-    )
-    needed = sum(line.num_bytes for line in lines) - cache_bytes
-    if available is not None and needed > available:
-        return _does_not_fit(lines, needed, available, choice)
-    spec = _spec(model, engine, task, wishes, choice, (type_k, type_v), cache_bytes)
-    verdict: Verdict = "tight" if available is not None and needed + cache_bytes > available - reserve else "runs"
-    return Plan(verdict, spec, lines, available, _reasons(info, wishes, choice))
+    known = Known(calibration, measured, devices, purpose)
+    found = _plan(model, hardware, engine, task, wishes, extra_bytes, known)
+    if not with_changes:
+        return found
+
+    def again(model: StoredModel, hardware: Hardware, wishes: LoadOptions, devices: tuple[str, ...] | None) -> Plan:
+        return _plan(model, hardware, engine, task, wishes, extra_bytes, replace(known, devices=devices))
+
+    return replace(found, changes=tuple(advice.changes(found, advice.Asked(model, hardware, wishes, devices), again)))
 
 
-def _choose(
-    info: ModelInfo, hardware: Hardware, task: Task, wishes: LoadOptions, per_token: int | None, free: int | None
-) -> _Choice:
+def _plan(
+    model: StoredModel, hardware: Hardware, engine: str, task: Task, wishes: LoadOptions, extra_bytes: int, known: Known
+) -> Plan:
+    info = with_weights(model)
+    space = space_of(hardware, extra_bytes, known.devices)
+    if wishes.gpu_layers == 0:
+        space = replace(space, gpus=(), rooms=(), is_shared=False)
+    computing = replace(hardware, gpus=space.gpus)
     threads = wishes.threads or hardware.num_physical_cores or 1
-    batch = wishes.batch_size or speed.batch_size(info, hardware, wishes.threads_batch or threads)
-    longest = info.context_length or UNKNOWN_CTX
-    if task != "generate":
-        # An embedding is computed in one piece, so the micro-batch must hold the whole input.
-        ctx = wishes.ctx_size or min(longest, EMBEDDING_CTX)
-        return _Choice(ctx, wishes.parallel or 1, ctx, ctx, threads)
-    target = wishes.ctx_size or min(longest, AUTOMATIC_CTX)
-    ubatch = min(wishes.ubatch_size or 512, batch)
-    if wishes.ctx_size is None and per_token and free is not None:
-        slots = wishes.parallel or 1
-        scratch = memory.compute_bytes(info, ubatch, 0, slots)
-        per_cell = per_token * slots + memory.compute_bytes(info, ubatch, 1, slots) - scratch
-        affordable = min(int(free * KV_SHARE) // (per_token * slots), (free - scratch) // per_cell)
-        target = max(min(MIN_CTX, longest), min(target, affordable - affordable % memory.CELLS))
-    slots = wishes.parallel or _slots(info, target, ubatch, per_token, free)
-    return _Choice(target, slots, batch, ubatch, threads)
+    case = Case(info, task, wishes, space, _batch_size(info, computing, wishes, threads), _companions(model))
+    sized = size(case)
+    if space.gpus and not sized.placement.devices_used:
+        # Nothing lies there after all: batches are the processor's.
+        case = replace(case, batch_size=_batch_size(info, replace(hardware, gpus=()), wishes, threads), laid={})
+        sized = size(case)
+    speed = _speed(case, sized, machine_of(replace(hardware, gpus=space.gpus), known.measured), known.calibration, threads)
+    blank = Plan(
+        "unsupported",
+        None,
+        sized.lines,
+        space.main_bytes,
+        devices=_uses(case, sized, hardware),
+        num_layers=verdict.number_of_layers(info) or info.num_layers,
+        ctx_size=sized.ctx_size,
+        num_slots=sized.num_slots,
+        speed=speed,
+        guide=_guide(model, case),
+    )
+    obstacles = verdict.obstacles(case, engine)
+    if obstacles:
+        return replace(blank, reasons=obstacles)
+    shortage = verdict.shortage(case, sized)
+    if shortage is not None:
+        return replace(blank, verdict="does_not_fit", reasons=(shortage, *space.reasons))
+    called: Verdict = verdict.judge(case, sized, speed, known.purpose)
+    reasons: tuple[Reason, ...] = tuple(verdict.reasons(case, sized, speed, known.purpose))
+    return replace(blank, verdict=called, spec=_spec(model, engine, case, sized, threads), reasons=reasons)
 
 
-def _slots(info: ModelInfo, ctx_size: int, ubatch_size: int, per_token: int | None, free: int | None) -> int:
-    if not per_token or free is None:
-        return 1
-    spare = free - memory.compute_bytes(info, ubatch_size, ctx_size, MAX_SLOTS)
-    affordable = min(int(free * SLOTS_SHARE), spare) // memory.kv_bytes(per_token, ctx_size, 1)
-    return max(1, min(MAX_SLOTS, affordable))
+def way_of(found: Plan) -> speeds.Way:
+    """The way a plan with a spec is run, as far as its speed depends on it."""
+    assert found.spec is not None
+    there = [use for use in found.devices if use.device != "cpu"]
+    output = next((number for number, use in enumerate(there) if use.has_output), -1)
+    layers = tuple(use.num_layers for use in there)
+    return speeds.Way(
+        num_threads=found.spec.threads or 1,
+        batch_size=found.spec.ubatch_size,
+        cache_type_k=found.spec.cache_type_k,
+        cache_type_v=found.spec.cache_type_v,
+        placement=Placement(layers, output, found.spec.n_cpu_moe, found.spec.kv_offload),
+    )
 
 
-def _prompt_cache_bytes(wishes: LoadOptions, rest: int | None) -> int:
-    if wishes.cache_ram_mib is not None:
-        return wishes.cache_ram_mib << 20
-    return MAX_PROMPT_CACHE_BYTES if rest is None else max(0, min(MAX_PROMPT_CACHE_BYTES, int(rest * PROMPT_CACHE_SHARE)))
+def with_weights(model: StoredModel) -> ModelInfo:
+    """What is known of the model; where the sizes of tensors are not, the files' size takes their place."""
+    info = model.info or ModelInfo("unknown", "unknown")
+    size_bytes = sum(file.size_bytes for file in model.files if file.role in WEIGHT_ROLES)
+    if any(layer.dense_bytes + layer.expert_bytes for layer in info.layers):
+        return info
+    if not info.layers:
+        # What looks both ways keeps no cache, though its summary has heads.
+        heads = () if info.is_causal is False else info.num_kv_heads
+        outside = None if heads or info.num_layers else size_bytes
+        return replace(info, weights_bytes=size_bytes, num_kv_heads=heads, other_bytes=outside)
+    return replace(info, weights_bytes=size_bytes, layers=_spread(info.layers, size_bytes))
 
 
-def _fixed_bytes(model: StoredModel) -> int:
-    return model.size_bytes + memory.PROCESS_BYTES
+def _spread(layers: Sequence[Layer], size_bytes: int) -> tuple[Layer, ...]:
+    count = sum(layer.count for layer in layers if layer.kind != "extra") or 1
+    each = -(-size_bytes // count)
+    return tuple(layer if layer.kind == "extra" else replace(layer, dense_bytes=each) for layer in layers)
 
 
-def _extra_lines(model: StoredModel) -> tuple[tuple[str, int], ...]:
+def _batch_size(info: ModelInfo, hardware: Hardware, wishes: LoadOptions, threads: int) -> int:
+    return wishes.batch_size or speeds.batch_size(info, hardware, wishes.threads_batch or threads)
+
+
+def _companions(model: StoredModel) -> tuple[tuple[str, int], ...]:
     roles = ("projector", "adapter", "draft")
     return tuple((role, sum(file.size_bytes for file in model.files if file.role == role)) for role in roles)
 
 
-def _spec(
-    model: StoredModel,
-    engine: str,
-    task: Task,
-    wishes: LoadOptions,
-    choice: _Choice,
-    cache_types: tuple[CacheType, CacheType],
-    prompt_cache_bytes: int,
-) -> EngineSpec:
+def _speed(case: Case, sized: Sized, machine: Machine, calibration: Calibration | None, threads: int) -> Speed | None:
+    way = speeds.Way(
+        num_threads=threads,
+        batch_size=sized.ubatch_size,
+        cache_type_k=case.cache_types[0],
+        cache_type_v=case.cache_types[1],
+        placement=sized.placement,
+    )
+    found = speeds.predict(case.info, machine, way, min(SPEED_DEPTH, sized.ctx_size // 2), calibration)
+    prompt, generation = found.prompt, found.generation
+    if case.task != "generate" or case.info.is_causal is False:
+        generation = None
+    if prompt is None and generation is None:
+        return None
+    told = Speed(is_calibrated=found.num_runs > 0)
+    if prompt is not None:
+        told = replace(told, prompt_tokens_per_s=prompt.tokens_per_s, prompt_low=prompt.low, prompt_high=prompt.high)
+    if generation is not None:
+        told = replace(
+            told,
+            generation_tokens_per_s=generation.tokens_per_s,
+            generation_low=generation.low,
+            generation_high=generation.high,
+            limited_by=generation.limited_by,
+        )
+    return told
+
+
+def _uses(case: Case, sized: Sized, hardware: Hardware) -> tuple[DeviceUse, ...]:
+    space, placement = case.space, sized.placement
+    on_gpus = sum(placement.layers_per_gpu)
+    layers = verdict.number_of_layers(case.info)
+    total = {line.device: 0 for line in sized.lines}
+    for line in sized.lines:
+        total[line.device] += line.num_bytes
+    uses = [
+        DeviceUse("cpu", hardware.cpu_name, total.get("cpu", 0), space.main_bytes, layers - on_gpus, placement.output_device < 0)
+    ]
+    for number, (gpu, room) in enumerate(zip(space.gpus, space.rooms, strict=True)):
+        name = f"gpu{number}"
+        count = placement.layers_per_gpu[number] if number < len(placement.layers_per_gpu) else 0
+        has_output = placement.output_device == number
+        uses.append(DeviceUse(name, gpu.name, total.get(name, 0), room.free_bytes, count, has_output, space.is_shared))
+    return tuple(uses)
+
+
+def _guide(model: StoredModel, case: Case) -> Guide:
+    size_bytes = sum(file.size_bytes for file in model.files if file.role in WEIGHT_ROLES)
+    free = [room.free_bytes or 0 for room in case.space.rooms]
+    layers = verdict.number_of_layers(case.info)
+    count = guide_layers(layers, sum(free), size_bytes) if free and layers else None
+    return Guide(size_bytes + GUIDE_EXTRA_BYTES, count)
+
+
+def _spec(model: StoredModel, engine: str, case: Case, sized: Sized, threads: int) -> EngineSpec:
+    wishes, placement = case.wishes, sized.placement
     projectors, drafts = model.paths("projector"), model.paths("draft")
     scales = {str(Path(path)): scale for path, scale in wishes.lora}
     return EngineSpec(
         engine=engine,
         model_path=str(model.model_path),
         model_name=model.name,
-        task=task,
-        ctx_size=choice.ctx_size,
-        num_slots=choice.num_slots,
-        batch_size=choice.batch_size,
-        ubatch_size=choice.ubatch_size,
-        threads=choice.threads,
+        task=case.task,
+        ctx_size=sized.ctx_size,
+        num_slots=sized.num_slots,
+        batch_size=sized.batch_size,
+        ubatch_size=sized.ubatch_size,
+        threads=threads,
         threads_batch=wishes.threads_batch,
-        cache_type_k=cache_types[0],
-        cache_type_v=cache_types[1],
+        cache_type_k=case.cache_types[0],
+        cache_type_v=case.cache_types[1],
         flash_attn=wishes.flash_attn or "auto",
-        gpu_layers=wishes.gpu_layers,
-        prompt_cache_bytes=prompt_cache_bytes,
+        gpu_layers=_gpu_layers(case.space, sized, wishes),
+        prompt_cache_bytes=sized.prompt_cache_bytes,
         mmap=wishes.mmap is not False,
         mlock=bool(wishes.mlock),
         main_gpu=wishes.main_gpu or 0,
-        tensor_split=wishes.tensor_split,
+        tensor_split=wishes.tensor_split or _tensor_split(case.space, sized),
         rope_freq_base=wishes.rope_freq_base,
         rope_freq_scale=wishes.rope_freq_scale,
         lora=tuple((str(path), scales.get(str(path), 1.0)) for path in model.paths("adapter")),
@@ -153,30 +248,27 @@ def _spec(
         draft_model_path=str(drafts[0]) if drafts else None,
         chat_template=wishes.chat_template,
         reasoning=wishes.reasoning or "auto",
-        pooling=wishes.pooling or _pooling(model, task),
+        pooling=wishes.pooling or _pooling(model, case.task),
+        n_cpu_moe=placement.num_cpu_experts,
+        kv_offload=placement.kv_on_device,
+        n_ctx_checkpoints=sized.num_checkpoints,
     )
+
+
+def _gpu_layers(space: Space, sized: Sized, wishes: LoadOptions) -> int | None:
+    if wishes.gpu_layers is not None:
+        return wishes.gpu_layers
+    # Where nothing could be placed because no device is known, the engine may still find one.
+    return sized.placement.num_gpu_layers if space.rooms else None
+
+
+def _tensor_split(space: Space, sized: Sized) -> tuple[float, ...]:
+    if len(space.rooms) < 2 or not sized.placement.devices_used:
+        return ()
+    return tuple(map(float, sized.placement.tensor_split))
 
 
 def _pooling(model: StoredModel, task: Task) -> str | None:
     """How token vectors become one: the model's own way; the mean for models that were not made for it."""
     own = model.info.pooling if model.info is not None else None
     return "mean" if task == "embed" and own in (None, "none") else None
-
-
-def _does_not_fit(lines: tuple[MemoryLine, ...], needed: int, available: int, choice: _Choice) -> Plan:
-    reason = (
-        "It needs {needed}; {available} are free.",
-        {"needed": format_bytes(needed), "available": format_bytes(available), "ctx_size": choice.ctx_size},
-    )
-    return Plan("does_not_fit", None, lines, available, (reason,))
-
-
-def _reasons(info: ModelInfo, wishes: LoadOptions, choice: _Choice) -> tuple[tuple[str, dict[str, object]], ...]:
-    if wishes.ctx_size is not None and info.context_length is not None and wishes.ctx_size > info.context_length:
-        return (
-            (
-                "The context of {ctx_size} tokens is longer than the {trained} this model was trained for.",
-                {"ctx_size": choice.ctx_size, "trained": info.context_length},
-            ),
-        )
-    return ()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A running model. ``last_used_s`` is on the caller's clock; only idle ones may be stopped, ``leaving`` ones are already."""
+    """A running model. ``last_used_s`` is on the caller's clock; only idle ones may be stopped, ``leaving`` ones are already.
+
+    ``gpu_bytes``: what it takes of each graphics processor, beside ``num_bytes`` of main memory.
+    """
 
     key: str
     num_bytes: int
     last_used_s: float
     idle: bool
     leaving: bool = False
+    gpu_bytes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,30 @@ class Eviction:
     wait: bool = False
 
 
-def choose(need_bytes: int, free_bytes: int | None, num_places: int | None, running: Sequence[Candidate]) -> Eviction:
+class _Missing:
+    """What is missing: bytes of main memory and of each graphics processor, and places. Less than nothing is left over."""
+
+    def __init__(self, need: int, free: int | None, places: int | None, gpus: Iterable[int]) -> None:
+        self._amounts = [0 if free is None else need - free, 0 if places is None else 1 - places, *gpus]
+
+    def __bool__(self) -> bool:
+        return any(amount > 0 for amount in self._amounts)
+
+    def take(self, candidate: Candidate, sign: int = -1) -> None:
+        """It will be gone; with the other sign: it stays after all."""
+        freed = (candidate.num_bytes, 1, *candidate.gpu_bytes)
+        for number, amount in enumerate(freed[: len(self._amounts)]):
+            self._amounts[number] += sign * amount
+
+
+def choose(
+    need_bytes: int,
+    free_bytes: int | None,
+    num_places: int | None,
+    running: Sequence[Candidate],
+    need_gpu_bytes: Sequence[int] = (),
+    free_gpu_bytes: Sequence[int] = (),
+) -> Eviction:
     """Least recently used idle models first, and no more of them than needed.
 
     Args:
@@ -38,28 +65,30 @@ def choose(need_bytes: int, free_bytes: int | None, num_places: int | None, runn
         free_bytes: what is free now; None: not known, so memory does not decide.
         num_places: models that may still be started without stopping one; None: no limit.
         running: all running models.
+        need_gpu_bytes: what it takes of each graphics processor.
+        free_gpu_bytes: what is free there now; processors of which nothing is said do not decide.
     """
-    stop: list[Candidate] = []
-    missing_bytes = 0 if free_bytes is None else need_bytes - free_bytes
-    missing_places = 0 if num_places is None else 1 - num_places
+    gpus = [need - free for need, free in zip(need_gpu_bytes, free_gpu_bytes, strict=False)]
+    missing = _Missing(need_bytes, free_bytes, num_places, gpus)
     leaving = [c for c in running if c.leaving]
-    wait = bool(leaving) and (missing_bytes > 0 or missing_places > 0)
-    missing_bytes -= sum(c.num_bytes for c in leaving)
-    missing_places -= len(leaving)
+    wait = bool(leaving) and bool(missing)
+    for candidate in leaving:
+        missing.take(candidate)
+    stop: list[Candidate] = []
     for candidate in sorted((c for c in running if c.idle), key=lambda c: c.last_used_s):
-        if missing_bytes <= 0 and missing_places <= 0:
+        if not missing:
             break
         stop.append(candidate)
-        missing_bytes -= candidate.num_bytes
-        missing_places -= 1
-    if missing_bytes <= 0 and missing_places <= 0:
+        missing.take(candidate)
+    if not missing:
         for candidate in reversed(stop.copy()):
             # One that was taken before a larger one may not be needed any more.
-            if missing_bytes + candidate.num_bytes <= 0 and missing_places + 1 <= 0:
+            missing.take(candidate, 1)
+            if missing:
+                missing.take(candidate)
+            else:
                 stop.remove(candidate)
-                missing_bytes += candidate.num_bytes
-                missing_places += 1
         return Eviction(tuple(candidate.key for candidate in stop), wait=wait)
-    busy = [c for c in running if not c.idle and not c.leaving]
-    enough = missing_bytes <= sum(c.num_bytes for c in busy) and missing_places <= len(busy)
-    return Eviction(fits=False, wait=enough)
+    for candidate in (c for c in running if not c.idle and not c.leaving):
+        missing.take(candidate)
+    return Eviction(fits=False, wait=not missing)

@@ -9,32 +9,40 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
+from functools import partial
 
 from zhibei.engines import registry
 from zhibei.engines.base import Backend, Engine
-from zhibei.errors import (
-    Busy,
-    DoesNotFit,
-    EngineStartFailed,
-    ModelNotFound,
-    ZhibeiError,
-)
-from zhibei.models import StoredFile, StoredModel
+from zhibei.errors import Busy, DoesNotFit, EngineStartFailed, ModelNotFound, Unsupported, ZhibeiError
+from zhibei.events import Timings
+from zhibei.hardware.measured import with_measured
+from zhibei.models import StoredModel
 from zhibei.options import LoadOptions
+from zhibei.planner.layers import CELLS
 from zhibei.planner.plan import plan
-from zhibei.plans import EngineInfo, Hardware, Plan, Resident, Task
+from zhibei.planner.sizing import MIN_CTX
+from zhibei.planner.space import space_of
+from zhibei.plans import EngineInfo, Gpu, Hardware, Plan, Resident, Task
 from zhibei.runtime import scheduler
 from zhibei.runtime.defaults import load_options, with_defaults
+from zhibei.runtime.measurements import Circumstances
+from zhibei.runtime.named_files import with_absolute_paths, with_files
+from zhibei.runtime.recorder import Answer, Knowledge, Recorder
 from zhibei.runtime.scheduler import Model, State, Ticket
+from zhibei.runtime.shortage import lacks_memory
+from zhibei.runtime.timed import TimedEngine
 from zhibei.settings import Settings
 from zhibei.units import format_bytes, parse_keep_alive
 
 _log = logging.getLogger(__name__)
+# What may help a start that lacks memory; tells whether it could be done.
+_Remedy = Callable[[str], Awaitable[bool]]
+# The speed of a shorter answer says little.
+MIN_TIMED_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +51,17 @@ class _Wanted:
 
     model: StoredModel
     plan: Plan
+    task: Task
+    load: LoadOptions
 
 
 @dataclass(slots=True)
 class _Running:
-    """An engine and what it was started for."""
+    """An engine and what it was started for; ``timings`` of its last generation."""
 
     wanted: _Wanted
     engine: Engine
+    timings: Timings | None = None
 
 
 class Pool:
@@ -62,7 +73,15 @@ class Pool:
         resolve: Callable[[str], StoredModel],
         hardware: Callable[[], Hardware],
         backends: Mapping[str, Backend],
+        recorder: Recorder | None = None,
     ) -> None:
+        """Starts nothing.
+
+        Args:
+            recorder: tells what speeds are predicted from, and is told what was measured; None: nothing is known or kept.
+        """
+        self._recorder = recorder
+        self._recordings: set[asyncio.Task[None]] = set()
         self._settings = settings
         self._resolve = resolve
         self._hardware = hardware
@@ -88,6 +107,7 @@ class Pool:
         Raises:
             ModelNotFound, ModelBroken: nothing to run.
             DoesNotFit: too large for this machine's memory.
+            Unsupported: the engine cannot run it so.
             Busy: the queue is full, or the service is stopping.
             EngineMissing, EngineStartFailed: it did not come up.
         """
@@ -111,8 +131,8 @@ class Pool:
             EngineMissing: no engine here can run it.
             ModelNotFound: an adapter, projector or draft file of ``load`` does not exist.
         """
-        idle = sum(m.num_bytes for m in self._state.models.values() if m.phase == "ready" and not m.leases)
-        return self._plan(model, task, _with_absolute_paths(load), idle)
+        idle = [m for m in self._state.models.values() if m.phase == "ready" and not m.leases]
+        return self._plan(model, task, with_absolute_paths(load), idle)
 
     def residents(self) -> tuple[Resident, ...]:
         """The models that are starting, running or stopping."""
@@ -150,6 +170,7 @@ class Pool:
         running, self._running = self._running, {}
         self._set_timer()
         self._announce()
+        await asyncio.gather(*self._recordings, return_exceptions=True)
         await asyncio.gather(*(item.engine.close() for item in running.values()))
 
     @property
@@ -163,16 +184,15 @@ class Pool:
         return self._engines
 
     def _load(self, model: StoredModel, asked: LoadOptions) -> LoadOptions:
-        return _with_absolute_paths(load_options(asked, model.defaults, self._settings.load))
+        return with_absolute_paths(load_options(asked, model.defaults, self._settings.load))
 
     def _ticket(self, model: StoredModel, task: Task, load: LoadOptions, keep_alive: str | None) -> Ticket:
         keep_alive_s = parse_keep_alive(keep_alive) if keep_alive is not None else self._settings.keep_alive_s
         key = self._key(model, task, load)
         if key not in self._state.models and all(waiting.key != key for waiting in self._state.queue):
-            self._wanted[key] = _Wanted(model, self._fitting_plan(model, task, load))
+            self._wanted[key] = _Wanted(model, self._fitting_plan(model, task, load), task, load)
         chosen = self._wanted[key].plan
-        need_bytes = sum(line.num_bytes for line in chosen.memory if line.what != "prompt cache")
-        return Ticket(next(self._ids), key, need_bytes, keep_alive_s)
+        return Ticket(next(self._ids), key, chosen.needed_main_bytes, keep_alive_s, _gpu_bytes(chosen))
 
     def _key(self, model: StoredModel, task: Task, load: LoadOptions) -> str:
         return f"{model.name} {task} {load!r} {model.model_path}"
@@ -181,22 +201,35 @@ class Pool:
         chosen = self.plan(model, task, load)
         if chosen.spec is None and self._state.models:
             # What is busy now is idle when the turn of this one comes: the scheduler makes it wait.
-            chosen = self._plan(model, task, load, sum(m.num_bytes for m in self._state.models.values()))
+            chosen = self._plan(model, task, load, list(self._state.models.values()))
         if chosen.spec is None:
-            raise DoesNotFit(
-                "{model} needs {needed} of memory; {available} are free.",
-                hint="Close other programs, or choose a smaller model, a smaller quantisation or a smaller --ctx-size.",
-                model=model.name,
-                needed=format_bytes(chosen.total_bytes),
-                available=format_bytes(chosen.available_bytes or 0),
-            )
+            raise _refused(model, chosen)
         return chosen
 
-    def _plan(self, model: StoredModel, task: Task, load: LoadOptions, extra_bytes: int) -> Plan:
+    def _plan(self, model: StoredModel, task: Task, load: LoadOptions, freed: Sequence[Model]) -> Plan:
+        """A plan for the moment when the models in ``freed`` are gone."""
         engine = registry.choose(self._settings.engine, model.info, task, self._probed())
-        hardware = self._hardware()
-        room = scheduler.room_bytes(self._state.models.values(), hardware.available_bytes, hardware.total_bytes)
-        return plan(_with_files(model, load), replace(hardware, available_bytes=room), engine.name, task, load, extra_bytes)
+        hardware, known = self._hardware(), self._recorder.knowledge(engine) if self._recorder is not None else Knowledge()
+        running = self._state.models.values()
+        room = scheduler.room_bytes(running, hardware.available_bytes, hardware.total_bytes)
+        used = space_of(hardware, devices=engine.devices).gpus
+        free = scheduler.room_gpu_bytes(running, _free_gpu_bytes(used))
+        gone = [sum(m.gpu_bytes[number] for m in freed if number < len(m.gpu_bytes)) for number in range(len(used))]
+        # Starting models have not taken theirs yet: it was never missing from what is free.
+        now = {id(gpu): free[number] + gone[number] for number, gpu in enumerate(used) if gpu.free_bytes is not None}
+        gpus = tuple(replace(gpu, free_bytes=now[id(gpu)]) if id(gpu) in now else gpu for gpu in hardware.gpus)
+        return plan(
+            with_files(model, load),
+            replace(with_measured(hardware, known.measured), available_bytes=room, gpus=gpus),
+            engine.name,
+            task,
+            load,
+            sum(model.num_bytes for model in freed),
+            calibration=known.calibration,
+            measured=known.measured,
+            devices=engine.devices,
+            with_changes=False,
+        )
 
     async def _admit(self, ticket: Ticket) -> Engine:
         future: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
@@ -220,12 +253,19 @@ class Pool:
             now_s=time.monotonic(),
             free_bytes=hardware.available_bytes if hardware else None,
             total_bytes=hardware.total_bytes if hardware else None,
+            free_gpu_bytes=self._free_gpus(hardware) if hardware else (),
         )
         for effect in effects:
             self._perform(effect)
         self._forget()
         self._set_timer()
         self._announce()
+
+    def _free_gpus(self, hardware: Hardware) -> tuple[int, ...]:
+        """Of the graphics processors that plans of now speak of."""
+        devices = {wanted.plan.spec.engine for wanted in self._wanted.values() if wanted.plan.spec is not None}
+        known = [self._probed()[name].devices for name in devices if name in self._probed()]
+        return _free_gpu_bytes(space_of(hardware, devices=known[0]).gpus) if known else ()
 
     def _forget(self) -> None:
         """Drop what is known of keys that neither run nor are waited for."""
@@ -276,20 +316,81 @@ class Pool:
         )
 
     async def _start(self, key: str) -> None:
-        wanted = self._wanted[key]
-        spec = wanted.plan.spec
-        assert spec is not None
         outcome: scheduler.Event = scheduler.StartFailed(key)
         self._failures.pop(key, None)
         try:
-            starting = self._backends[spec.engine].start(spec, _log.debug)
-            engine = await asyncio.wait_for(starting, self._settings.load_timeout_s)
-            self._running[key] = _Running(wanted, engine)
+            engine = await self._started(key)
+            self._running[key] = _Running(self._wanted[key], TimedEngine(engine, partial(self._keep_timings, key)))
             outcome = scheduler.Started(key, engine.num_slots)
         except (ZhibeiError, asyncio.TimeoutError) as error:
-            self._failures[key] = error if isinstance(error, ZhibeiError) else _too_slow(wanted, self._settings)
+            self._failures[key] = error if isinstance(error, ZhibeiError) else _too_slow(self._wanted[key], self._settings)
         finally:
             self._decide(outcome)
+
+    async def _started(self, key: str) -> Engine:
+        """The engine of the plan; where memory runs out, once more without idle models, and once with a shorter context."""
+        remedies: list[_Remedy] = [self._stop_idle, self._shorten]
+        while True:
+            spec = self._wanted[key].plan.spec
+            assert spec is not None
+            try:
+                starting = self._backends[spec.engine].start(spec, _log.debug)
+                return await asyncio.wait_for(starting, self._settings.load_timeout_s)
+            except EngineStartFailed as error:
+                if not lacks_memory(error):
+                    raise
+                if not await _remedied(key, remedies):
+                    raise self._out_of_memory(key) from error
+
+    async def _stop_idle(self, key: str) -> bool:
+        """Make room: all idle models stop. Whether there were any."""
+        idle = [m.key for m in self._state.models.values() if m.phase == "ready" and not m.leases]
+        if not idle:
+            return False
+        _log.warning("%s ran out of memory while it was loaded: idle models are stopped.", self._wanted[key].model.name)
+        self._decide(scheduler.StartCramped(key))
+        while any(other in self._state.models and self._state.models[other].phase == "stopping" for other in idle):
+            await self._next_change()
+        return True
+
+    async def _shorten(self, key: str) -> bool:
+        """Halve a context that nobody asked for, and answer one request at a time. Whether that was possible."""
+        wanted = self._wanted[key]
+        ctx_size = (wanted.plan.ctx_size or 0) // 2 // CELLS * CELLS
+        if wanted.load.ctx_size is not None or wanted.task != "generate" or ctx_size < MIN_CTX:
+            return False
+        load = replace(wanted.load, ctx_size=ctx_size, parallel=wanted.load.parallel or 1)
+        # It is starting itself: what it will take is not missing for it.
+        own = [self._state.models[key]] if key in self._state.models else []
+        shorter = self._plan(wanted.model, wanted.task, load, own)
+        if shorter.spec is None:
+            return False
+        _log.warning("%s ran out of memory while it was loaded: its context is now %d.", wanted.model.name, ctx_size)
+        self._wanted[key] = replace(wanted, plan=shorter)
+        return True
+
+    def _out_of_memory(self, key: str) -> DoesNotFit:
+        wanted, available = self._wanted[key], self._hardware().available_bytes
+        return DoesNotFit(
+            "{model} ran out of memory while it was loaded: it needs {needed}; {available} are free.",
+            hint="Close other programs, or choose a smaller model, a smaller quantisation or a smaller --ctx-size.",
+            model=wanted.model.name,
+            needed=format_bytes(wanted.plan.needed_bytes),
+            available="?" if available is None else format_bytes(available),
+        )
+
+    def _keep_timings(self, key: str, timings: Timings, circumstances: Circumstances) -> None:
+        running = self._running.get(key)
+        if running is None:
+            return
+        if timings.num_generated_tokens >= MIN_TIMED_TOKENS:
+            running.timings = timings
+        spec = running.wanted.plan.spec
+        if self._recorder is None or spec is None:
+            return
+        measured, engine = running.engine.status().memory_bytes, self._probed()[spec.engine]
+        answer = Answer(running.wanted.model, running.wanted.plan, engine, timings, circumstances, measured)
+        _spawn(self._recordings, _recorded(self._recorder, answer))
 
     async def _stop(self, key: str) -> None:
         running = self._running.pop(key)
@@ -335,6 +436,8 @@ class Pool:
             planned_bytes=wanted.plan.total_bytes,
             measured_bytes=status.memory_bytes if status else None,
             expires_at=None if wait_s is None else datetime.now(timezone.utc) + timedelta(seconds=wait_s),
+            predicted_tokens_per_s=wanted.plan.speed.generation_tokens_per_s if wanted.plan.speed is not None else None,
+            measured_tokens_per_s=running.timings.generation_tokens_per_s if running is not None and running.timings else None,
         )
 
 
@@ -344,35 +447,42 @@ def _spawn(tasks: set[asyncio.Task[None]], work: Coroutine[object, None, None]) 
     task.add_done_callback(tasks.discard)
 
 
-def _with_absolute_paths(load: LoadOptions) -> LoadOptions:
-    """An engine's process has a working directory of its own."""
-    return replace(
-        load,
-        lora=tuple((_absolute(path), scale) for path, scale in load.lora),
-        mmproj=load.mmproj and _absolute(load.mmproj),
-        draft_model=load.draft_model and _absolute(load.draft_model),
+def _refused(model: StoredModel, chosen: Plan) -> ZhibeiError:
+    """The error for a plan without a spec: what it says first."""
+    message, values = chosen.reasons[0]
+    if chosen.verdict == "unsupported":
+        return Unsupported(message, **values)
+    if "gpu" in values:
+        return DoesNotFit(message, hint="Ask for fewer --gpu-layers, or leave their number to the plan.", **values)
+    return DoesNotFit(
+        "{model} needs {needed} of memory; {available} are free.",
+        hint="Close other programs, or choose a smaller model, a smaller quantisation or a smaller --ctx-size.",
+        model=model.name,
+        needed=values["needed"],
+        available=values["available"],
     )
 
 
-def _absolute(path: str) -> str:
-    return str(Path(path).absolute())
+async def _recorded(recorder: Recorder, answer: Answer) -> None:
+    await asyncio.to_thread(recorder.record, answer)
 
 
-def _with_files(model: StoredModel, load: LoadOptions) -> StoredModel:
-    """The model with the files that the load options name among its own, so that the plan counts them."""
-    named = [("adapter", path) for path, _ in load.lora]
-    named += [("projector", load.mmproj)] if load.mmproj else []
-    named += [("draft", load.draft_model)] if load.draft_model else []
-    replaced = {role for role, _ in named}
-    kept = tuple(file for file in model.files if file.role not in replaced)
-    return replace(model, files=kept + tuple(_option_file(role, Path(path)) for role, path in named))
+async def _remedied(key: str, remedies: list[_Remedy]) -> bool:
+    """Whether one of the remedies that are left could be used; each is tried once."""
+    while remedies:
+        if await remedies.pop(0)(key):
+            return True
+    return False
 
 
-def _option_file(role: str, path: Path) -> StoredFile:
-    try:
-        return StoredFile(role, path, path.stat().st_size)
-    except OSError:
-        raise ModelNotFound("There is no file {path} (asked for as {role}).", path=path, role=role) from None
+def _gpu_bytes(chosen: Plan) -> tuple[int, ...]:
+    """What a plan takes of each graphics processor that has memory of its own."""
+    uses = [use for use in chosen.devices if use.device != "cpu"]
+    return tuple(0 if use.is_shared else use.num_bytes for use in uses)
+
+
+def _free_gpu_bytes(gpus: Sequence[Gpu]) -> tuple[int, ...]:
+    return tuple(gpu.free_bytes or gpu.total_bytes or gpu.shared_bytes or 0 for gpu in gpus)
 
 
 def _too_slow(wanted: _Wanted, settings: Settings) -> ZhibeiError:

@@ -15,12 +15,16 @@ from zhibei.runtime import eviction
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A request that waits or runs. ``keep_alive_s`` None: the model stays for ever after it."""
+    """A request that waits or runs. ``keep_alive_s`` None: the model stays for ever after it.
+
+    ``need_bytes`` of main memory, ``gpu_bytes`` of each graphics processor.
+    """
 
     id: int
     key: str
     need_bytes: int
     keep_alive_s: float | None
+    gpu_bytes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Model:
     last_used_s: float = 0.0
     keep_alive_s: float | None = None
     doomed: bool = False
+    gpu_bytes: tuple[int, ...] = ()
 
     @property
     def expires_at_s(self) -> float | None:
@@ -78,6 +83,13 @@ class StartFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class StartCramped:
+    """A start ran out of memory; it is tried again when no idle model is left."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """A stop is complete: its memory is free."""
 
@@ -116,7 +128,7 @@ class Tick:
     """Time has passed."""
 
 
-Event = Requested | Started | StartFailed | Stopped | Released | Cancelled | StopAsked | Draining | Tick
+Event = Requested | Started | StartFailed | StartCramped | Stopped | Released | Cancelled | StopAsked | Draining | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +164,13 @@ Effect = Serve | Start | Stop | Refuse
 
 
 def decide(
-    state: State, event: Event, *, now_s: float, free_bytes: int | None, total_bytes: int | None = None
+    state: State,
+    event: Event,
+    *,
+    now_s: float,
+    free_bytes: int | None,
+    total_bytes: int | None = None,
+    free_gpu_bytes: tuple[int, ...] = (),
 ) -> tuple[State, tuple[Effect, ...]]:
     """The next state and what must be done.
 
@@ -160,8 +178,9 @@ def decide(
         now_s: on any clock that only goes forward.
         free_bytes: memory a new program could take now; None: not known.
         total_bytes: all the memory there is; None: not known.
+        free_gpu_bytes: of each graphics processor that models are placed on.
     """
-    work = _Work(state, now_s, free_bytes, total_bytes)
+    work = _Work(state, now_s, free_bytes, total_bytes, free_gpu_bytes)
     work.absorb(event)
     work.serve_queue()
     work.stop_idle()
@@ -188,10 +207,20 @@ def room_bytes(models: Iterable[Model], free_bytes: int | None, total_bytes: int
     return max(0, room)
 
 
+def room_gpu_bytes(models: Iterable[Model], free_bytes: Iterable[int]) -> tuple[int, ...]:
+    """Memory of each graphics processor that one more model could take beside those that are starting."""
+    starting = [model.gpu_bytes for model in models if model.phase == "starting"]
+    return tuple(
+        max(0, free - sum(taken[number] for taken in starting if number < len(taken))) for number, free in enumerate(free_bytes)
+    )
+
+
 class _Work:
     """One decision in the making."""
 
-    def __init__(self, state: State, now_s: float, free_bytes: int | None, total_bytes: int | None) -> None:
+    def __init__(
+        self, state: State, now_s: float, free_bytes: int | None, total_bytes: int | None, free_gpu_bytes: tuple[int, ...]
+    ) -> None:
         self._state = state
         self._models = dict(state.models)
         self._queue = list(state.queue)
@@ -199,6 +228,7 @@ class _Work:
         self._now_s = now_s
         self._free_bytes = free_bytes
         self._total_bytes = total_bytes
+        self._free_gpu_bytes = free_gpu_bytes
         self.effects: list[Effect] = []
 
     def state(self) -> State:
@@ -213,12 +243,12 @@ class _Work:
             case StartFailed(key):
                 self._models.pop(key, None)
                 self._refuse([ticket for ticket in self._queue if ticket.key == key], "start_failed")
+            case StartCramped(key):
+                self._stop_others(key)
             case Stopped(key):
                 self._models.pop(key, None)
             case Released(ticket_id, key):
-                if key in self._models and ticket_id in self._models[key].leases:
-                    leases = self._models[key].leases - {ticket_id}
-                    self._set(key, leases=leases, last_used_s=self._now_s)
+                self._release(ticket_id, key)
             case Cancelled(ticket_id):
                 self._queue = [ticket for ticket in self._queue if ticket.id != ticket_id]
             case StopAsked(key):
@@ -229,6 +259,16 @@ class _Work:
                 self._refuse(list(self._queue), "draining")
             case Tick():
                 pass
+
+    def _release(self, ticket_id: int, key: str) -> None:
+        if key in self._models and ticket_id in self._models[key].leases:
+            leases = self._models[key].leases - {ticket_id}
+            self._set(key, leases=leases, last_used_s=self._now_s)
+
+    def _stop_others(self, key: str) -> None:
+        for model in list(self._models.values()):
+            if model.phase == "ready" and not model.leases and model.key != key:
+                self._stop(model.key)
 
     def _enqueue(self, ticket: Ticket) -> None:
         if self._draining:
@@ -269,10 +309,19 @@ class _Work:
         """Start the ticket's model or make room for it; False if it must wait for memory."""
         free = room_bytes(self._models.values(), self._free_bytes, self._total_bytes)
         places = self._state.max_models - len(self._models) if self._state.max_models else None
-        decision = eviction.choose(ticket.need_bytes, free, places, self._candidates())
+        gpus = room_gpu_bytes(self._models.values(), self._free_gpu_bytes)
+        decision = eviction.choose(ticket.need_bytes, free, places, self._candidates(), ticket.gpu_bytes, gpus)
+        if not decision.fits and not decision.wait:
+            # What others hold of a graphics processor is estimated: where all is gone, the engine shall see for itself.
+            decision = eviction.choose(ticket.need_bytes, free, places, self._candidates())
         if decision.fits and not decision.stop and not decision.wait:
             self._models[ticket.key] = Model(
-                ticket.key, "starting", ticket.need_bytes, last_used_s=self._now_s, keep_alive_s=ticket.keep_alive_s
+                ticket.key,
+                "starting",
+                ticket.need_bytes,
+                last_used_s=self._now_s,
+                keep_alive_s=ticket.keep_alive_s,
+                gpu_bytes=ticket.gpu_bytes,
             )
             self.effects.append(Start(ticket))
             held.append(ticket)
@@ -293,6 +342,7 @@ class _Work:
                 model.last_used_s,
                 idle=model.phase == "ready" and not model.leases,
                 leaving=model.phase == "stopping",
+                gpu_bytes=model.gpu_bytes,
             )
             for model in self._models.values()
         ]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from zhibei.chat import ChatRequest, Message
 from zhibei.engines.base import Engine, LogSink
 from zhibei.engines.echo import EchoBackend, EchoEngine, EchoScript
 from zhibei.errors import (
@@ -23,12 +24,15 @@ from zhibei.errors import (
     EngineStartFailed,
     ModelBroken,
     ModelNotFound,
+    Unsupported,
     ZhibeiError,
 )
-from zhibei.models import ModelInfo, StoredFile, StoredModel
+from zhibei.events import Finished, Timings, Usage
+from zhibei.models import Layer, ModelInfo, StoredFile, StoredModel
 from zhibei.options import LoadOptions
-from zhibei.plans import EngineInfo, EngineSpec, Hardware
+from zhibei.plans import EngineInfo, EngineSpec, Gpu, Hardware
 from zhibei.runtime.pool import Pool
+from zhibei.runtime.shortage import lacks_memory
 from zhibei.settings import ServerSettings, Settings
 
 MIB = 1 << 20
@@ -683,3 +687,176 @@ async def test_what_is_known_of_models_does_not_grow_for_ever(house: House) -> N
             pass
     await house.until(lambda: not house.pool.residents())
     assert (len(house.pool._wanted), len(house.pool._waiting), len(house.pool._failures)) == (0, 0, 0)
+
+
+# Running out of memory while loading
+
+
+class CrampedBackend(EchoBackend):
+    """Fails for lack of memory where ``is_enough`` says that there is not enough."""
+
+    def __init__(self, is_enough: Callable[[EngineSpec], bool], log: tuple[str, ...] = ("failed to allocate buffer",)) -> None:
+        super().__init__()
+        self.is_enough = is_enough
+        self.log = log
+        self.tried: list[EngineSpec] = []
+
+    async def start(self, spec: EngineSpec, log: LogSink) -> EchoEngine:
+        self.tried.append(spec)
+        if not self.is_enough(spec):
+            raise EngineStartFailed("{model} could not be loaded.", log_tail=self.log, model=spec.model_name)
+        return await super().start(spec, log)
+
+
+async def test_a_load_without_memory_stops_idle_models_and_tries_again() -> None:
+    house = House(backend=CrampedBackend(lambda spec: spec.model_name == "a:latest" or not house.states().get("a")))
+    async with house.loaded("a", keep_alive="forever"), house.pool.lease("b") as engine:
+        assert house.states() == {"b": "busy"}
+        assert engine.spec.ctx_size == 2048, "the context is as it was"
+    await house.pool.close()
+
+
+async def test_a_load_without_memory_leaves_busy_models_alone() -> None:
+    house = House(backend=CrampedBackend(lambda spec: spec.model_name == "a:latest"))
+    async with house.pool.lease("a"):
+        error = await client(house, "b", load=LoadOptions(ctx_size=512)).fails()
+        assert isinstance(error, DoesNotFit)
+        assert house.states() == {"a": "busy"}
+    await house.pool.close()
+
+
+async def test_an_automatic_context_is_halved_once() -> None:
+    backend = CrampedBackend(lambda spec: spec.ctx_size <= 1024)
+    house = House(backend=backend, load=LoadOptions())
+    async with house.pool.lease("a") as engine:
+        assert [spec.ctx_size for spec in backend.tried] == [2048, 1024]
+        assert engine.spec == backend.tried[-1] and engine.spec.num_slots == 1
+        (shown,) = house.pool.residents()
+        assert shown.ctx_size == 1024, "what runs is what is shown"
+    await house.pool.close()
+
+
+async def test_what_never_fits_is_an_error_that_says_what_is_needed() -> None:
+    backend = CrampedBackend(lambda spec: False)
+    house = House(backend=backend)
+    error = await client(house, "a").fails()
+    assert isinstance(error, DoesNotFit) and "48.0 GiB" in str(error) and error.hint_text
+    assert [spec.ctx_size for spec in backend.tried] == [2048, 1024]
+    assert house.pool.residents() == ()
+    backend.is_enough = lambda spec: True
+    async with house.pool.lease("a") as engine:
+        assert engine.spec.ctx_size == 2048, "the next request is planned anew"
+    await house.pool.close()
+
+
+async def test_a_context_that_was_asked_for_is_never_changed() -> None:
+    backend = CrampedBackend(lambda spec: spec.ctx_size < 2048)
+    house = House(backend=backend)
+    assert isinstance(await client(house, "a", load=LoadOptions(ctx_size=2048)).fails(), DoesNotFit)
+    assert [spec.ctx_size for spec in backend.tried] == [2048]
+    await house.pool.close()
+
+
+async def test_another_failure_is_not_tried_again() -> None:
+    backend = CrampedBackend(lambda spec: False, log=("unknown model architecture",))
+    house = House(backend=backend)
+    error = await client(house, "a").fails()
+    assert isinstance(error, EngineStartFailed) and len(backend.tried) == 1
+    await house.pool.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "expected"),
+    [
+        ("signal 9", (), True),
+        ("exit code 1", ("E ggml_aligned_malloc: insufficient memory (attempted to allocate 65536.00 MB)",), True),
+        ("exit code 1", ("ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory",), True),
+        ("std::bad_alloc", (), True),
+        ("signal 11", (), False),
+        ("exit code 1", ("error loading model: missing tensor",), False),
+    ],
+)
+def test_what_tells_of_too_little_memory(code: str, log: tuple[str, ...], expected: bool) -> None:
+    assert lacks_memory(EngineStartFailed("{code}", log_tail=log, code=code)) is expected
+
+
+# Graphics processors
+
+
+def with_card(free_mib: int) -> Hardware:
+    card = Gpu("card", "NVIDIA", 8000 * MIB, free_mib * MIB)
+    return Hardware("test", 4, 8, 64 << 30, 48 << 30, (card,), backends=("cuda",))
+
+
+class CudaBackend(EchoBackend):
+    def probe(self) -> EngineInfo:
+        return replace(super().probe(), devices=("cpu", "cuda"))
+
+
+LAYERED = replace(
+    INFO,
+    layers=(Layer("attention", 8, 8, 8, 64, 64, feed_forward_length=64, dense_bytes=400 * MIB),),
+    output_bytes=MIB,
+    embedding_bytes=MIB,
+)
+
+
+async def test_an_idle_model_makes_room_on_the_card() -> None:
+    house = House(backend=CudaBackend(), keep_alive="forever")
+    house.models = {name: replace(house.make(name, 3200 * MIB), info=LAYERED) for name in "ab"}
+    house.machine = with_card(7000)
+    async with house.loaded("a"):
+        house.machine = with_card(2500)
+        async with house.pool.lease("b") as engine:
+            assert engine.spec.gpu_layers == 9, "planned as if the idle one were gone"
+            assert house.states() == {"b": "busy"}
+    await house.pool.close()
+
+
+async def test_a_busy_model_keeps_its_card_and_the_next_is_computed_by_the_processor() -> None:
+    house = House(backend=CudaBackend(), keep_alive="forever")
+    house.models = {name: replace(house.make(name, 3200 * MIB), info=LAYERED) for name in "ab"}
+    house.machine = with_card(7000)
+    async with house.pool.lease("a") as first:
+        assert first.spec.gpu_layers == 9
+        house.machine = with_card(400)
+        async with house.pool.lease("b") as second:
+            assert second.spec.gpu_layers == 0
+            assert house.states() == {"a": "busy", "b": "busy"}
+    await house.pool.close()
+
+
+async def test_more_layers_than_the_card_holds_are_an_error_that_names_it() -> None:
+    house = House(backend=CudaBackend())
+    house.models["a"] = replace(house.make("a", 3200 * MIB), info=LAYERED)
+    house.machine = with_card(2000)
+    error = await client(house, "a", load=LoadOptions(gpu_layers=99)).fails()
+    assert isinstance(error, DoesNotFit) and str(error).startswith("On card it needs") and "--gpu-layers" in str(error.hint_text)
+    await house.pool.close()
+
+
+async def test_what_the_engine_cannot_do_is_said_before_anything_starts(house: House) -> None:
+    error = await client(house, "a", load=LoadOptions(cache_type_v="q4_0", flash_attn="off")).fails()
+    assert isinstance(error, Unsupported) and "q4_0" in str(error)
+    assert house.script.started == []
+
+
+# Speed
+
+
+async def test_measured_speed_is_shown_beside_the_predicted() -> None:
+    timings = Timings(num_prompt_tokens=10, prompt_s=1.0, num_generated_tokens=20, generation_s=4.0)
+    short = Timings(num_prompt_tokens=10, prompt_s=1.0, num_generated_tokens=2, generation_s=4.0)
+    answers = [[Finished(("stop",), Usage(10, 20), told)] for told in (timings, short)]
+    house = House(backend=EchoBackend(EchoScript(answers)))
+    house.models["a"] = replace(house.make("a"), info=replace(LAYERED, tensor_types=(("Q4_K", 10, 3200 * MIB),)))
+    house.machine = replace(house.machine, bandwidth_bytes_per_s=50 * 10**9)
+    async with house.pool.lease("a") as engine:
+        assert house.pool.residents()[0].measured_tokens_per_s is None
+        for _ in answers:
+            async for _event in engine.chat(ChatRequest((Message.of("user", "hi"),))):
+                pass
+            assert house.pool.residents()[0].measured_tokens_per_s == 5.0, "a short answer says little"
+        predicted = house.pool.residents()[0].predicted_tokens_per_s
+        assert predicted is not None and 5 < predicted < 20
+    await house.pool.close()

@@ -28,9 +28,20 @@ def COMMAND(invocation: Invocation, /, as_json: bool) -> None:
     elif not residents:
         invocation.note("No model is loaded.")
     else:
-        headings = [N_("NAME"), N_("ENGINE"), N_("STATE"), N_("MEMORY"), N_("CONTEXT"), N_("SLOTS"), N_("UNTIL")]
+        headings = [
+            N_("NAME"),
+            N_("ENGINE"),
+            N_("STATE"),
+            N_("MEMORY"),
+            N_("PLANNED"),
+            N_("TOKENS/S"),
+            N_("EXPECTED"),
+            N_("CONTEXT"),
+            N_("SLOTS"),
+            N_("UNTIL"),
+        ]
         rows = [_row(invocation, running) for running in residents]
-        for line in table([invocation.text(heading) for heading in headings], rows, right=(3, 4, 5)):
+        for line in table([invocation.text(heading) for heading in headings], rows, right=(3, 4, 5, 6, 7, 8)):
             invocation.printer.data(line)
 
 
@@ -42,8 +53,15 @@ def _row(invocation: Invocation, running: Resident) -> list[str]:
         running.name,
         running.engine,
         running.state,
-        format_bytes(running.measured_bytes or running.planned_bytes),
+        format_bytes(running.measured_bytes) if running.measured_bytes else "",
+        format_bytes(running.planned_bytes),
+        _rate(running.measured_tokens_per_s),
+        _rate(running.predicted_tokens_per_s),
         str(running.ctx_size),
         f"{running.num_leases}/{running.num_slots}",
         until,
     ]
+
+
+def _rate(tokens_per_s: float | None) -> str:
+    return "" if tokens_per_s is None else f"{tokens_per_s:.1f}"

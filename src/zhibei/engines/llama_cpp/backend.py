@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from importlib import metadata, util
 from typing import TypeVar
@@ -21,6 +22,8 @@ from zhibei.i18n import N_
 from zhibei.plans import Ability, EngineInfo, EngineSpec
 
 T = TypeVar("T")
+# A device, how the version of a build for it begins after the plus sign, and a library that comes with it.
+_BUILDS = (("cuda", "cu", "libcudart"), ("rocm", "rocm", "libamdhip"), ("vulkan", "vulkan", "libggml-vulkan"))
 
 
 class LlamaCppBackend:
@@ -35,6 +38,7 @@ class LlamaCppBackend:
             version=metadata.version("xllamacpp") if installed else None,
             formats=("gguf",),
             tasks=("generate", "embed", "rerank"),
+            devices=_devices() if installed else ("cpu",),
             problem=None if installed else N_("The engine llama.cpp is not installed."),
             hint=None if installed else N_("Install it: pip install 'zhibei[llama-cpp]'"),
         )
@@ -48,6 +52,22 @@ class LlamaCppBackend:
             await engine.close()
             raise
         return engine
+
+
+def _devices() -> tuple[str, ...]:
+    return devices_of(metadata.version("xllamacpp"), (file.name for file in metadata.files("xllamacpp") or ()))
+
+
+def devices_of(version: str, file_names: Iterable[str]) -> tuple[str, ...]:
+    """What a build computes on, without loading it: its version says so, or the libraries that it brings.
+
+    A build that is not recognised counts as one for the processor; the engine then still uses what it finds by itself.
+    """
+    local, names = version.partition("+")[2], " ".join(file_names)
+    found = tuple(device for device, prefix, library in _BUILDS if local.startswith(prefix) or library in names)
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        found = (*found, "metal")
+    return ("cpu", *found)
 
 
 class LlamaCppEngine:

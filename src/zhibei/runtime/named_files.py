@@ -1,0 +1,45 @@
+"""Files that a person names for loading: adapters, a projector, a draft model. Knows no engine and no pool."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from zhibei.errors import ModelNotFound
+from zhibei.models import StoredFile, StoredModel
+from zhibei.options import LoadOptions
+
+
+def with_absolute_paths(load: LoadOptions) -> LoadOptions:
+    """The options as an engine's process understands them: it has a working directory of its own."""
+    return replace(
+        load,
+        lora=tuple((_absolute(path), scale) for path, scale in load.lora),
+        mmproj=load.mmproj and _absolute(load.mmproj),
+        draft_model=load.draft_model and _absolute(load.draft_model),
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+def with_files(model: StoredModel, load: LoadOptions) -> StoredModel:
+    """The model with the files that the load options name among its own, so that the plan counts them.
+
+    Raises:
+        ModelNotFound: one does not exist.
+    """
+    named = [("adapter", path) for path, _ in load.lora]
+    named += [("projector", load.mmproj)] if load.mmproj else []
+    named += [("draft", load.draft_model)] if load.draft_model else []
+    replaced = {role for role, _ in named}
+    kept = tuple(file for file in model.files if file.role not in replaced)
+    return replace(model, files=kept + tuple(_option_file(role, Path(path)) for role, path in named))
+
+
+def _option_file(role: str, path: Path) -> StoredFile:
+    try:
+        return StoredFile(role, path, path.stat().st_size)
+    except OSError:
+        raise ModelNotFound("There is no file {path} (asked for as {role}).", path=path, role=role) from None
