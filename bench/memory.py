@@ -32,10 +32,12 @@ from zhibei.engines.llama_cpp import order
 from zhibei.engines.llama_cpp.backend import LlamaCppEngine
 from zhibei.engines.process import EngineProcess
 from zhibei.formats.inspect import inspect_path
+from zhibei.hardware.detect import detect
 from zhibei.models import ModelInfo, StoredFile, StoredModel
 from zhibei.options import CacheType, Limits, LoadOptions, Sampling
 from zhibei.planner.memory import bill_of
 from zhibei.planner.plan import plan
+from zhibei.planner.repacking import repacked_types
 from zhibei.plans import EngineSpec, Hardware, Plan
 from zhibei.workshop.named_shapes import LARGE, SMALL, named_shape
 from zhibei.workshop.random_models import ENCODERS, write_model
@@ -43,7 +45,7 @@ from zhibei.workshop.shapes import Shape
 
 TABLE = Path(__file__).parents[1] / "docs" / "concepts" / "memory-table.md"
 # The plan's machine: what is planned must not depend on who else uses this one. Two cores; the models fit.
-MACHINE = Hardware("any", 2, 2, 24 << 30, 22 << 30)
+MACHINE = Hardware("any", 2, 2, 24 << 30, 22 << 30, cpu_features=detect().cpu_features)
 CACHE_TYPES: tuple[CacheType, ...] = ("f16", "q8_0", "q4_0")
 CONTEXTS = (1024, 4096, 16384)
 # One of each kind: every head its own keys, grouped, one for all, windows, experts, latent, recurrent, hybrids, an encoder.
@@ -94,6 +96,8 @@ class Case:
         for kind, num_bytes in self.reported.items():
             found[_ITEMS[kind.split("/")[-1]]] += num_bytes
         predicted = {item: self.predicted.get(item, 0) for item in found}
+        # The engine lists what it rewrote for the processor among its model buffers.
+        predicted["weights"] += self.predicted.get("repacked", 0)
         for item in found:
             yield item, predicted[item], found[item]
         yield TOTAL, sum(predicted.values()), sum(found.values())
@@ -145,6 +149,8 @@ def predict(info: ModelInfo, spec: EngineSpec) -> dict[str, int]:
         cache_type_v=spec.cache_type_v,
         flash_attn=spec.flash_attn != "off",
         is_embedding=spec.task == "embed",
+        repacked=repacked_types(MACHINE.cpu_features),
+        is_mapped=spec.mmap,
     )
     predicted: dict[str, int] = {}
     for line in lines:

@@ -6,7 +6,7 @@ Where what lies: planner/placement.py. Names, sizes and roundings are llama.cpp'
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from zhibei.models import Layer, ModelInfo
 from zhibei.planner import scratch
@@ -30,6 +30,7 @@ from zhibei.planner.placement import (
     copied_bytes,
     place,
 )
+from zhibei.planner.repacking import copied_output_bytes, repacked_bytes
 from zhibei.plans import MemoryLine
 
 __all__ = [
@@ -67,6 +68,8 @@ def bill_of(  # noqa: PLR0913 - everything memory depends on, by name
     files: Sequence[tuple[str, int]] = (),
     draft: ModelInfo | None = None,
     prompt_cache_bytes: int = 0,
+    repacked: Collection[str] = (),
+    is_mapped: bool = False,
 ) -> tuple[MemoryLine, ...]:
     """What a model takes, line by line; items of no size are left out.
 
@@ -78,9 +81,11 @@ def bill_of(  # noqa: PLR0913 - everything memory depends on, by name
         files: projector, adapters and the like, loaded whole: what each is and its size.
         draft: a smaller model that runs beside it with the same context, on the processor's side.
         prompt_cache_bytes: the most that finished prompts may take to be found again.
+        repacked: types of tensors that are rewritten for the processor (``planner.repacking``).
+        is_mapped: the file is mapped into memory instead of read.
 
     Returns:
-        "weights", "kv cache", "recurrent state", "compute" and "overhead" per device, "output", then the others.
+        "weights", "repacked", "kv cache", "recurrent state", "compute" and "overhead" per device, "output", then the others.
     """
     run = Run(
         ctx_size,
@@ -95,6 +100,7 @@ def bill_of(  # noqa: PLR0913 - everything memory depends on, by name
         info.is_causal is not False,
     )
     lines = _model_lines(info, run, placement or Placement(), is_embedding=is_embedding)
+    lines.append(MemoryLine("repacked", _CPU, _repacked_bytes(info, placement or Placement(), repacked, is_mapped=is_mapped)))
     lines += [MemoryLine(what, _CPU, num_bytes) for what, num_bytes in files]
     if draft is not None:
         drafted = _model_lines(draft, run, Placement(), is_embedding=False)
@@ -166,6 +172,18 @@ def _weights_bytes(info: ModelInfo, layers: Sequence[Layer], devices: Sequence[i
         total += (info.embedding_bytes or 0) + (info.lookup_bytes or 0)
         return total if placement.output_device >= 0 else total + (info.output_bytes or 0) + (info.other_bytes or 0)
     return total + (_output_bytes(info) if device == placement.output_device else 0)
+
+
+def _repacked_bytes(info: ModelInfo, placement: Placement, types: Collection[str], *, is_mapped: bool) -> int:
+    """What is there a second time because it was rewritten for the processor."""
+    total = copied_output_bytes(info, types) if placement.output_device < 0 else 0
+    layers = tuple(each_layer(info))
+    weights = [layer.dense_bytes + layer.expert_bytes for layer in layers]
+    if is_mapped and any(weights):
+        num_layers = len(weights)
+        here = sum(weights[number] for number in range(num_layers) if placement.device_of(number, num_layers) < 0)
+        total += repacked_bytes(info, types) * here // sum(weights)
+    return total
 
 
 def _output_bytes(info: ModelInfo) -> int:

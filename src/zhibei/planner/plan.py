@@ -18,6 +18,7 @@ from zhibei.planner import speed as speeds
 from zhibei.planner.calibration import Calibration
 from zhibei.planner.placement import Placement, guide_layers
 from zhibei.planner.rates import Machine, machine_of
+from zhibei.planner.repacking import repacked_types
 from zhibei.planner.sizing import Case, Sized, size
 from zhibei.planner.space import Space, space_of
 from zhibei.plans import DeviceUse, EngineSpec, Guide, Hardware, Plan, Reason, Speed, Task, Verdict
@@ -89,7 +90,8 @@ def _plan(
         space = replace(space, gpus=(), rooms=(), is_shared=False)
     computing = replace(hardware, gpus=space.gpus)
     threads = wishes.threads or hardware.num_physical_cores or 1
-    case = Case(info, task, wishes, space, _batch_size(info, computing, wishes, threads), _companions(model))
+    repacked = repacked_types(hardware.cpu_features) if engine == "llama.cpp" else frozenset()
+    case = Case(info, task, wishes, space, _batch_size(info, computing, wishes, threads), _companions(model), repacked)
     sized = size(case)
     if space.gpus and not sized.placement.devices_used:
         # Nothing lies there after all: batches are the processor's.
@@ -237,7 +239,7 @@ def _spec(model: StoredModel, engine: str, case: Case, sized: Sized, threads: in
         flash_attn=wishes.flash_attn or "auto",
         gpu_layers=_gpu_layers(case.space, sized, wishes),
         prompt_cache_bytes=sized.prompt_cache_bytes,
-        mmap=wishes.mmap is not False,
+        mmap=case.is_mapped,
         mlock=bool(wishes.mlock),
         main_gpu=wishes.main_gpu or 0,
         tensor_split=wishes.tensor_split or _tensor_split(case.space, sized),

@@ -13,6 +13,7 @@ from zhibei.options import CacheType, LoadOptions
 from zhibei.planner import memory
 from zhibei.planner.layers import CELLS, Run, each_layer, kv_bytes_of, state_bytes_of, widest_values
 from zhibei.planner.placement import Placement, Room
+from zhibei.planner.repacking import is_better_read
 from zhibei.planner.space import Space
 from zhibei.plans import OPTIONAL_LINES, MemoryLine, Task
 
@@ -48,6 +49,8 @@ class Case:
     space: Space
     batch_size: int
     files: tuple[tuple[str, int], ...] = ()
+    repacked: frozenset[str] = frozenset()
+    """Types that the engine rewrites for this processor."""
     laid: dict[tuple[int, int], Sized] = field(default_factory=dict, compare=False, repr=False)
     """What was laid out already: contexts are tried several times."""
 
@@ -55,6 +58,11 @@ class Case:
     def cache_types(self) -> tuple[CacheType, CacheType]:
         """Of keys and values."""
         return self.wishes.cache_type_k or "f16", self.wishes.cache_type_v or "f16"
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the file is mapped into memory: unless asked otherwise, where that does not double what it takes."""
+        return self.wishes.mmap if self.wishes.mmap is not None else not is_better_read(self.info, self.repacked)
 
     @property
     def longest(self) -> int:
@@ -138,6 +146,8 @@ def _lay(case: Case, ctx_size: int, num_slots: int) -> Sized:
         is_embedding=case.task != "generate",
         placement=placement,
         files=case.files,
+        repacked=case.repacked,
+        is_mapped=case.is_mapped,
     )
     return Sized(ctx_size, num_slots, case.batch_size, ubatch, placement, lines)
 
