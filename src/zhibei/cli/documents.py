@@ -51,6 +51,8 @@ def resident(running: Resident) -> dict[str, Any]:
         "num_leases": running.num_leases,
         "planned_bytes": running.planned_bytes,
         "measured_bytes": running.measured_bytes,
+        "predicted_tokens_per_s": running.predicted_tokens_per_s,
+        "measured_tokens_per_s": running.measured_tokens_per_s,
         "expires_at": None if running.expires_at is None else moment(running.expires_at),
     }
 

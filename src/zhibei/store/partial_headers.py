@@ -38,9 +38,9 @@ _COUNTS = struct.Struct("<QQ")
 _COUNTS_AT = 8
 _MAX_ITEMS = 200_000
 
-Basis = Literal["headers", "some headers", "shape", "another variant", "catalogue"]
+Basis = Literal["headers", "some headers", "shape", "another variant", "catalogue", "usual shape"]
 """What a model's facts rest on: all its headers; some of them, or its configuration and the sizes of its files; the header
-of another quantisation; what the catalogue says of its size."""
+of another quantisation; the size in the catalogue, with its published shape, or with that of others of its size."""
 
 
 class Spent(Exception):
@@ -108,7 +108,7 @@ async def read_safetensors(source: Source, files: Sequence[RemoteFile], budget: 
     for file in files:
         if file.name in (CONFIG, POOLING):
             texts[file.name] = await _read_text(source, file, budget)
-    headers: dict[str, SafetensorsHeader] = {}
+    headers: Mapping[str, SafetensorsHeader] = {}
     each = 3 * _REQUESTS_A_READ
     if len(weights) * each <= budget.num_requests:
         headers = await _read_headers(source, weights, budget)

@@ -10,13 +10,15 @@ from typing import Any
 import click
 
 from zhibei.app import pull_options
+from zhibei.cli.catalogue import of_size
 from zhibei.cli.connect import connect
 from zhibei.cli.invocation import Invocation
 from zhibei.cli.kinds import OneOf, Whole, Words
+from zhibei.cli.planning import bench
 from zhibei.cli.render import cut, named_table, printable
 from zhibei.cli.wording import command, json_option, option
-from zhibei.hardware.detect import detect
 from zhibei.i18n import N_
+from zhibei.options import LoadOptions
 from zhibei.settings import Settings
 from zhibei.store import owners
 from zhibei.store.catalog import Catalog
@@ -25,8 +27,6 @@ from zhibei.store.sources.base import SourceContext
 from zhibei.units import format_bytes
 
 _HUBS = {"all": ("hf", "ms"), "catalogue": (), "hf": ("hf",), "ms": ("ms",)}
-# What a model takes beyond its weights: a tenth and more for buffers, and a context of moderate length.
-_OVERHEAD, _CONTEXT_BYTES = 1.15, 1 << 30
 _LICENCE_COLUMNS = 12
 _MARK, _UNMARKED = "* ", "  "
 
@@ -65,7 +65,7 @@ def COMMAND(
 ) -> None:
     """Search, and print a row for every hit."""
     filters = Filters(task, language.lower() if language else None, licence == "commercial")
-    found = asyncio.run(_search(invocation.settings, words, filters, limit, hub, _judge()))
+    found = asyncio.run(_search(invocation.settings, words, filters, limit, hub, _judge(invocation)))
     stored = connect(invocation).ask(lambda service: service.list_models())
     here = frozenset((*(model.name for model in stored), *(_repository(model.source) for model in stored)))
     for notice in found.notices:
@@ -96,12 +96,19 @@ async def _search(settings: Settings, words: Sequence[str], filters: Filters, li
     )
 
 
-def _judge() -> Judge | None:
-    """A rough word on whether a model fits this machine's memory; None: its size is not known."""
-    total_bytes = detect().total_bytes
+def _judge(invocation: Invocation) -> Judge | None:
+    """Whether a model of that size and of usual shape fits this machine when it is idle; None: its memory is not known."""
+    here = bench(invocation, None)
+    total_bytes = here.hardware.total_bytes
     if total_bytes is None:
         return None
-    return lambda size_bytes: "yes" if size_bytes * _OVERHEAD + _CONTEXT_BYTES <= total_bytes else "no"
+    idle = replace(here, hardware=replace(here.hardware, available_bytes=total_bytes))
+
+    def judge(size_bytes: int) -> str:
+        plan = idle.plan(of_size(size_bytes), "generate", LoadOptions(), "chat", with_changes=False)
+        return "yes" if plan.is_runnable else "no"
+
+    return judge
 
 
 def _print(invocation: Invocation, hits: Sequence[SearchHit], here: Collection[str]) -> None:

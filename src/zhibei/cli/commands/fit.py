@@ -1,0 +1,181 @@
+"""``zhibei fit``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zhibei.cli import looking, plan_documents, plan_text
+from zhibei.cli.batch import Batch
+from zhibei.cli.completing import complete_model
+from zhibei.cli.invocation import Invocation
+from zhibei.cli.kinds import OneOf, Whole
+from zhibei.cli.planning import CACHE_TYPES, CTX_OPTION, HARDWARE_OPTION, PURPOSES, Bench, bench
+from zhibei.cli.references import as_reference
+from zhibei.cli.render import printable
+from zhibei.cli.wording import command, json_option, option
+from zhibei.i18n import N_
+from zhibei.options import LoadOptions
+from zhibei.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from zhibei.models import StoredModel
+    from zhibei.planner.fit import Table
+    from zhibei.plans import Plan
+    from zhibei.runtime.runs import Run
+    from zhibei.store.appraisal import Appraisal, Appraised
+
+_ENGINES = OneOf(("auto", "llama.cpp", "echo"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is asked of each model."""
+
+    bench: Bench
+    wishes: LoadOptions
+    purpose: str | None
+
+
+@command(
+    "fit",
+    N_(
+        "Tell whether a model runs here, how fast, and why.\n"
+        "REFERENCE is anything that zhibei pull takes, or a model that is here. Of a model elsewhere only the header is "
+        "read, a few MB at most. Where a repository has several quantisations, all of them are compared."
+    ),
+)
+@click.argument("references", metavar="REFERENCE...", nargs=-1, required=True, shell_complete=complete_model)
+@CTX_OPTION
+@option("--parallel", kind=Whole(1, 256), help=N_("Requests answered at the same time; each has a context of its own."))
+@option("--kv-type", kind=CACHE_TYPES, help=N_("Number format of the context's keys and values; smaller ones save memory."))
+@option("--engine", kind=_ENGINES, help=N_("The engine to run it on."))
+@HARDWARE_OPTION
+@option("--task", "purpose", kind=OneOf(PURPOSES), help=N_("What it is for; some tasks want more speed and context."))
+@json_option
+@click.pass_obj
+def COMMAND(  # noqa: PLR0913 - its options
+    invocation: Invocation,
+    /,
+    references: Sequence[str],
+    ctx_size: int | None,
+    parallel: int | None,
+    kv_type: Any,
+    engine: str | None,
+    described: str | None,
+    purpose: str | None,
+    as_json: bool,
+) -> None:
+    """Look at each model and print its plan, or the plans of its quantisations."""
+    wishes = LoadOptions(ctx_size=ctx_size, parallel=parallel, cache_type_k=kv_type, cache_type_v=kv_type)
+    asked = _Asked(bench(invocation, described, engine), wishes, purpose)
+    batch = Batch(invocation, len(references))
+    documents: list[dict[str, Any]] = []
+    for number, reference in enumerate(references):
+        with batch.item():
+            appraisal = looking.appraise(invocation, as_reference(reference))
+            if number and not as_json:
+                invocation.printer.data("")
+            documents.append(_answer(invocation, appraisal, asked, as_json=as_json))
+    if as_json:
+        invocation.printer.json({"models": documents})
+    elif not asked.bench.engine.installed:
+        invocation.note("The engine {engine} is not installed here yet.", engine=asked.bench.engine.name)
+    batch.finish()
+
+
+def _answer(invocation: Invocation, appraisal: Appraisal, asked: _Asked, *, as_json: bool) -> dict[str, Any]:
+    from zhibei.planner.fit import task_of
+
+    info = appraisal.models[0].model.info
+    task, purpose = task_of(info, asked.purpose)
+
+    def make(model: StoredModel, wishes: LoadOptions, *, with_changes: bool = False) -> Plan:
+        return asked.bench.plan(model, task, wishes, purpose, with_changes=with_changes)
+
+    if len(appraisal.models) == 1:
+        found = appraisal.models[0]
+        plan = make(found.model, asked.wishes, with_changes=True)
+        if as_json:
+            last_run = plan_documents.run_document(asked.bench.last_run(found.model))
+            return {"asked": appraisal.asked, "forms": [{**_document(found, [plan]), "last_run": last_run}]}
+        _print_one(invocation, found, plan, asked.bench.last_run(found.model))
+        return {}
+    return _several(invocation, appraisal, asked, make, as_json=as_json)
+
+
+def _several(invocation: Invocation, appraisal: Appraisal, asked: _Asked, make: Any, *, as_json: bool) -> dict[str, Any]:
+    from zhibei.planner.fit import Form, table
+
+    by_label = {found.label: found for found in appraisal.models}
+    found = table([Form(item.label, item.model) for item in appraisal.models], asked.wishes, make)
+    if as_json:
+        forms = [_document(by_label[row.form.label], row.plans) for row in found.rows]
+        best = None if found.best is None else by_label[found.rows[found.best].form.label].ref
+        return {"asked": appraisal.asked, "forms": forms, "best": best}
+    _print_table(invocation, appraisal, found)
+    if found.best is not None:
+        best_row = found.rows[found.best]
+        invocation.note("* is the best choice: zhibei fit {ref}", ref=by_label[best_row.form.label].ref)
+    else:
+        smallest = make(found.rows[0].form.model, asked.wishes, with_changes=True)
+        told = [plan_text.change_text(invocation, change) for change in smallest.changes]
+        for line in plan_text.change_lines(invocation, told):
+            invocation.printer.data(line)
+    return {}
+
+
+def _print_one(invocation: Invocation, found: Appraised, plan: Plan, run: Run | None) -> None:
+    from zhibei.planner.fit import loss_of
+
+    printer = invocation.printer
+    info = found.model.info
+    printer.data(printer.styled(_headline(found), "bold"))
+    printer.data(plan_text.verdict_line(invocation, plan))
+    printer.data("")
+    loss = loss_of(info, found.label)
+    for line in plan_text.plan_lines(invocation, plan, basis=found.basis, loss=loss, runs=plan_text.run_lines(invocation, run)):
+        printer.data(line)
+    if not found.is_here and plan.is_runnable:
+        invocation.note("Fetch it: zhibei pull {ref}", ref=found.ref)
+
+
+def _headline(found: Appraised) -> str:
+    """``qwen2.5:7b  ·  7.6B parameters, Q4_K_M, 4.4 GiB``."""
+    info = found.model.info
+    kind = found.label or (info.quantisation if info is not None else None)
+    count = format_count(info.num_parameters) if info is not None and info.num_parameters else ""
+    facts = ", ".join(filter(None, (count, kind, format_bytes(found.model.size_bytes))))
+    return f"{printable(found.ref)}  ({printable(facts)})"
+
+
+def _print_table(invocation: Invocation, appraisal: Appraisal, found: Table) -> None:
+    printer = invocation.printer
+    info = appraisal.models[0].model.info
+    count = format_count(info.num_parameters) if info is not None and info.num_parameters else ""
+    printer.data(printer.styled(printable(appraisal.asked) + (f"  ({count})" if count else ""), "bold"))
+    for line in plan_text.table_lines(invocation, found):
+        printer.data(line)
+    for line in (*plan_text.legend_lines(invocation), *plan_text.basis_lines(invocation, appraisal)):
+        printer.note(line)
+
+
+def _document(found: Appraised, plans: Sequence[Plan]) -> dict[str, Any]:
+    from zhibei.planner.fit import loss_of
+
+    info = found.model.info
+    return {
+        "ref": found.ref,
+        "name": found.model.name,
+        "label": found.label,
+        "basis": found.basis,
+        "is_here": found.is_here,
+        "size_bytes": found.model.size_bytes,
+        "num_parameters": info.num_parameters if info is not None else None,
+        "quantisation": found.label or (info.quantisation if info is not None else None),
+        "loss": loss_of(info, found.label),
+        "plans": [plan_documents.plan_document(plan) for plan in plans],
+    }
