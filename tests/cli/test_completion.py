@@ -15,7 +15,10 @@ from support.program import Program
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("zhibei r", ["run\tAsk a model, or talk with it.", "rm\tRemove models.", "repair\tFetch the damaged parts of a model again."]),
+        (
+            "zhibei r",
+            ["run\tAsk a model, or talk with it.", "rm\tRemove models.", "repair\tFetch the damaged parts of a model again."],
+        ),
         ("zhibei show ti", ["tiny:latest"]),
         ("zhibei run tiny:l", ["tiny:latest"]),
         ("zhibei run x --flash-attn ", ["on", "off", "auto"]),
