@@ -17,7 +17,12 @@ from support.program import Program
     [
         (
             "zhibei r",
-            ["run\tAsk a model, or talk with it.", "rm\tRemove models.", "repair\tFetch the damaged parts of a model again."],
+            [
+                "run\tAsk a model, or talk with it.",
+                "recommend\tRecommend models for this machine.",
+                "rm\tRemove models.",
+                "repair\tFetch the damaged parts of a model again.",
+            ],
         ),
         ("zhibei show ti", ["tiny:latest"]),
         ("zhibei run tiny:l", ["tiny:latest"]),
