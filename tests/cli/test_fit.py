@@ -54,6 +54,16 @@ def test_a_model_that_is_here(stocked: Program) -> None:
     assert "zhibei pull" not in ran.err
 
 
+def test_this_machine_is_measured_once_and_any_other_never(stocked: Program) -> None:
+    path = stocked.home / "state" / "hardware.json"
+    assert stocked("fit", "tiny", "--hardware", SMALL).code == 0
+    assert not path.exists()
+    assert stocked("fit", "tiny").code == 0
+    kept = path.read_bytes()
+    assert stocked("recommend", "--limit", "1").code == 0
+    assert path.read_bytes() == kept
+
+
 def test_json_of_a_model_that_is_here(stocked: Program) -> None:
     (form,) = forms(stocked("fit", "tiny", "--ctx", "1k", "--parallel", "2", "--json"))
     assert (form["name"], form["basis"], form["is_here"], form["label"]) == ("tiny:latest", "headers", True, None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from zhibei.cli.invocation import Invocation
 from zhibei.cli.kinds import OneOf, Words
 from zhibei.cli.wording import option
-from zhibei.errors import BadRequest
+from zhibei.errors import BadRequest, StoreError
 from zhibei.i18n import N_
 from zhibei.models import StoredModel
 from zhibei.options import CacheType, LoadOptions
@@ -108,8 +108,10 @@ class Bench:
         return _unsupported(made, model) if with_changes and model_format not in self.engine.formats else made
 
 
-def bench(invocation: Invocation, described: str | None, engine: str | None = None) -> Bench:
+def bench(invocation: Invocation, described: str | None, engine: str | None = None, *, may_measure: bool = False) -> Bench:
     """The machine that was described, else this one as it is now; the engine that was named, else the usual one.
+
+    ``may_measure``: what this machine can do is measured if it never was, which takes a few seconds.
 
     Raises:
         BadRequest: the description does not parse.
@@ -131,11 +133,26 @@ def bench(invocation: Invocation, described: str | None, engine: str | None = No
 
     hardware, state = detect(), invocation.settings.home / "state"
     measured = bandwidth.kept(state, hardware)
+    if measured is None and may_measure:
+        measured = _measure(invocation, hardware)
     runs = Measurements(state)
     mark = fingerprint(hardware)
     hardware = with_measured(hardware, measured)
     calibration = runs.calibration(mark, machine_of(hardware, measured))
     return Bench(hardware, known, is_here=True, measured=measured, calibration=calibration, runs=runs.runs_of(mark))
+
+
+def _measure(invocation: Invocation, hardware: Hardware) -> Measured:
+    """Measure this machine once; where that cannot be kept, it is done again the next time."""
+    from zhibei.hardware import bandwidth
+
+    invocation.printer.transient(invocation.text("Measuring this machine, once: a few seconds …"))
+    try:
+        return bandwidth.measured(invocation.settings.home / "state", hardware)
+    except StoreError:
+        return bandwidth.measure(hardware)
+    finally:
+        invocation.printer.clear_transient()
 
 
 def _unsupported(made: Plan, model: StoredModel) -> Plan:

@@ -71,7 +71,7 @@ def COMMAND(  # noqa: PLR0913 - its options
 ) -> None:
     """Look at each model and print its plan, or the plans of its quantisations."""
     wishes = LoadOptions(ctx_size=ctx_size, parallel=parallel, cache_type_k=kv_type, cache_type_v=kv_type)
-    asked = _Asked(bench(invocation, described, engine), wishes, purpose)
+    asked = _Asked(bench(invocation, described, engine, may_measure=True), wishes, purpose)
     batch = Batch(invocation, len(references))
     documents: list[dict[str, Any]] = []
     for number, reference in enumerate(references):

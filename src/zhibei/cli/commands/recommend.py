@@ -62,7 +62,7 @@ def COMMAND(  # noqa: PLR0913 - its options
     from zhibei.cli.catalogue import offers
     from zhibei.planner.recommend import Wish, recommend
 
-    asked = bench(invocation, described)
+    asked = bench(invocation, described, may_measure=True)
     wish = Wish(purpose, language.lower() if language else None, licence == "commercial", speed, ctx_size)
 
     def make(offer: Offer, wishes: LoadOptions) -> Plan:
