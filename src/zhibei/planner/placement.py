@@ -174,7 +174,7 @@ def _pack(sizes: Sequence[int], capacities: Sequence[int]) -> tuple[tuple[int, .
     low, high = 0, _STEPS  # as a share of each capacity
     while low < high:
         middle = (low + high) // 2
-        found = _fill(sizes, [capacity * middle // _STEPS for capacity in capacities])
+        found = _fill(sizes, [min(capacity, capacity * middle // _STEPS) for capacity in capacities])
         if found is None:
             low = middle + 1
         else:
