@@ -171,7 +171,10 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """A model on this disk. ``name`` is ``name:tag``; ``problem`` says why a broken one cannot be used."""
+    """A model on this disk. ``name`` is ``name:tag``; ``problem`` says why a broken one cannot be used.
+
+    ``draft``: what the header says of the draft model among its files, if there is one and it was read.
+    """
 
     name: str
     files: tuple[StoredFile, ...]
@@ -182,6 +185,7 @@ class StoredModel:
     in_place: bool = False
     problem: str | None = None
     defaults: ModelDefaults | None = None
+    draft: ModelInfo | None = None
 
     @property
     def size_bytes(self) -> int:

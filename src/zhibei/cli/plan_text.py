@@ -35,6 +35,7 @@ _STYLES: Mapping[Verdict, str] = {
 MARKS: Mapping[Verdict, str] = {"runs_well": "✓✓", "runs": "✓", "runs_slowly": "~", "does_not_fit": "✗", "unsupported": "-"}
 _LINE_WORDS = {
     "weights": N_("weights"),
+    "repacked": N_("weights rewritten for this processor"),
     "kv cache": N_("keys and values of the context"),
     "recurrent state": N_("recurrent state"),
     "compute": N_("scratch space"),

@@ -91,7 +91,8 @@ def _plan(
     computing = replace(hardware, gpus=space.gpus)
     threads = wishes.threads or hardware.num_physical_cores or 1
     repacked = repacked_types(hardware.cpu_features) if engine == "llama.cpp" else frozenset()
-    case = Case(info, task, wishes, space, _batch_size(info, computing, wishes, threads), _companions(model), repacked)
+    batch = _batch_size(info, computing, wishes, threads)
+    case = Case(info, task, wishes, space, batch, _companions(model), _draft(model), repacked)
     sized = size(case)
     if space.gpus and not sized.placement.devices_used:
         # Nothing lies there after all: batches are the processor's.
@@ -161,8 +162,12 @@ def _batch_size(info: ModelInfo, hardware: Hardware, wishes: LoadOptions, thread
 
 
 def _companions(model: StoredModel) -> tuple[tuple[str, int], ...]:
-    roles = ("projector", "adapter", "draft")
+    roles = ("projector", "adapter") if _draft(model) is not None else ("projector", "adapter", "draft")
     return tuple((role, sum(file.size_bytes for file in model.files if file.role == role)) for role in roles)
+
+
+def _draft(model: StoredModel) -> ModelInfo | None:
+    return model.draft if model.draft is not None and model.draft.layers else None
 
 
 def _speed(case: Case, sized: Sized, machine: Machine, calibration: Calibration | None, threads: int) -> Speed | None:

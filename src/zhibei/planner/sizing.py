@@ -49,6 +49,8 @@ class Case:
     space: Space
     batch_size: int
     files: tuple[tuple[str, int], ...] = ()
+    draft: ModelInfo | None = None
+    """Of a draft model what its own layers take is counted, where its header says so, instead of its file."""
     repacked: frozenset[str] = frozenset()
     """Types that the engine rewrites for this processor."""
     laid: dict[tuple[int, int], Sized] = field(default_factory=dict, compare=False, repr=False)
@@ -146,6 +148,7 @@ def _lay(case: Case, ctx_size: int, num_slots: int) -> Sized:
         is_embedding=case.task != "generate",
         placement=placement,
         files=case.files,
+        draft=case.draft,
         repacked=case.repacked,
         is_mapped=case.is_mapped,
     )
@@ -272,7 +275,8 @@ def _free_bytes(case: Case, total: int | None) -> int | None:
     info = case.info
     layers = sum((layer.dense_bytes + layer.expert_bytes) for layer in each_layer(info))
     outside = sum(part or 0 for part in (info.embedding_bytes, info.lookup_bytes, info.output_bytes, info.other_bytes))
-    return max(0, total - layers - outside - sum(size for _, size in case.files) - memory.PROCESS_BYTES)
+    companions = sum(size for _, size in case.files) + (case.draft.weights_bytes or 0 if case.draft else 0)
+    return max(0, total - layers - outside - companions - memory.PROCESS_BYTES)
 
 
 def _automatic_ctx(case: Case) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from zhibei.errors import ModelNotFound
-from zhibei.models import StoredFile, StoredModel
+from zhibei.errors import ModelFileError, ModelNotFound
+from zhibei.formats.inspect import inspect_path
+from zhibei.models import ModelInfo, StoredFile, StoredModel
 from zhibei.options import LoadOptions
 
 
@@ -35,7 +38,17 @@ def with_files(model: StoredModel, load: LoadOptions) -> StoredModel:
     named += [("draft", load.draft_model)] if load.draft_model else []
     replaced = {role for role, _ in named}
     kept = tuple(file for file in model.files if file.role not in replaced)
-    return replace(model, files=kept + tuple(_option_file(role, Path(path)) for role, path in named))
+    files = kept + tuple(_option_file(role, Path(path)) for role, path in named)
+    return replace(model, files=files, draft=_described(files))
+
+
+def _described(files: Sequence[StoredFile]) -> ModelInfo | None:
+    """The draft model's header; None where there is none, or it cannot be read: then the engine says so."""
+    for file in files:
+        if file.role == "draft":
+            with suppress(ModelFileError):
+                return inspect_path(file.path)
+    return None
 
 
 def _option_file(role: str, path: Path) -> StoredFile:

@@ -248,6 +248,19 @@ def test_companions_are_on_the_bill() -> None:
     }
 
 
+def test_a_draft_model_has_a_cache_of_its_own() -> None:
+    small = replace(
+        exact(num_layers=4, layer_mib=10), embedding_bytes=MIB, output_bytes=MIB, other_bytes=0, weights_bytes=42 * MIB
+    )
+    model = replace(stored(draft=42 * MIB), draft=small)
+    found = plan(model, machine(), "llama.cpp", "generate", LoadOptions(ctx_size=4096, parallel=2))
+    bill = {line.what: line.num_bytes for line in found.memory}
+    assert "draft" not in bill
+    assert bill["draft weights"] == 42 * MIB
+    # 8 heads × (128 + 128) elements × 2 bytes for each of 4 layers, of 4096 tokens in each of 2 slots.
+    assert bill["draft kv cache"] == 8 * 256 * 2 * 4 * 4096 * 2
+
+
 # Graphics processors
 
 
