@@ -55,14 +55,17 @@ def is_tight(case: Case, sized: Sized) -> bool:
 def judge(case: Case, sized: Sized, speed: Speed | None, purpose: str) -> Verdict:
     """What to call a plan that fits.
 
-    Slow is less than the purpose's least speed, well is its good speed, its context (or all that the model has) and memory
-    left for others. Where no speed is known nothing is called well or slow, unless the purpose has none.
+    Slow is less than the purpose's least speed, well is its good speed, its context (or all that the model has, or the one that
+    was asked for) and memory left for others. Where no speed is known nothing is called well or slow, unless the purpose has
+    none.
     """
     need = quality.need("embed" if case.task != "generate" else purpose) or quality.Need(0)
     rate = speed.generation_tokens_per_s if speed is not None else None
     if need.min_tokens_per_s is not None and rate is not None and rate < need.min_tokens_per_s:
         return "runs_slowly"
-    if is_tight(case, sized) or sized.ctx_size < min(need.ctx_size, case.longest):
+    # A short context that was asked for is no fault of the machine.
+    is_short = case.wishes.ctx_size is None and sized.ctx_size < min(need.ctx_size, case.longest)
+    if is_tight(case, sized) or is_short:
         return "runs"
     if need.good_tokens_per_s is not None and (rate is None or rate < need.good_tokens_per_s):
         return "runs"
