@@ -61,6 +61,15 @@ HARDWARE_OPTION = option(
 CTX_OPTION = option("--ctx", "-c", "ctx_size", kind=Tokens(), help=N_("Context in tokens, as in 8192 or 32k."))
 
 
+LANGUAGE_OPTION = option("--language", kind=Words("CODE"), help=N_("Only models that know this language: zh, en, …"))
+LICENCE_OPTION = option(
+    "--licence",
+    kind=OneOf(("commercial", "any")),
+    default="any",
+    help=N_("commercial: only models that are known to be free for business use."),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """A machine and an engine. ``is_here``: the machine is this one, so that what its engine can do is known.

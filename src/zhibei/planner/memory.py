@@ -6,7 +6,7 @@ Where what lies: planner/placement.py. Names, sizes and roundings are llama.cpp'
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from zhibei.models import Layer, ModelInfo
 from zhibei.planner import scratch
@@ -16,7 +16,6 @@ from zhibei.planner.layers import (
     Run,
     each_layer,
     kv_bytes_of,
-    row_bytes,
     state_bytes_of,
     widest_values,
 )
@@ -37,12 +36,9 @@ __all__ = [
     "CACHE_TYPE_BYTES",
     "CELLS",
     "PROCESS_BYTES",
-    "bill",
     "bill_of",
     "checkpoint_bytes",
     "compute_bytes",
-    "kv_bytes",
-    "kv_bytes_per_token",
     "place_model",
 ]
 
@@ -206,27 +202,6 @@ def _compute_bytes(
     return total
 
 
-def kv_bytes_per_token(info: ModelInfo, cache_type_k: str, cache_type_v: str) -> int | None:
-    """Bytes that one token adds to a cache of any length, over all layers; None where the header does not say enough.
-
-    Windowed layers count in full: they do grow until the window is full.
-    """
-    if not info.layers and (not info.num_kv_heads or info.key_length is None or info.value_length is None):
-        return None
-    total = 0
-    for layer in each_layer(info):
-        if layer.kind in ("attention", "mla", "hybrid") and not layer.is_shared:
-            total += row_bytes(layer.num_kv_heads * layer.key_length, cache_type_k)
-            total += row_bytes(layer.index_length, cache_type_k)
-            total += row_bytes(layer.num_kv_heads * layer.value_length, cache_type_v) if layer.kind != "mla" else 0
-    return total
-
-
-def kv_bytes(per_token: int | None, ctx_size: int, num_slots: int) -> int:
-    """Bytes of a cache that keeps all tokens of all slots; llama.cpp rounds each up to a multiple of 256 cells."""
-    return (per_token or 0) * -(-ctx_size // CELLS) * CELLS * num_slots
-
-
 def compute_bytes(info: ModelInfo, ubatch_size: int, ctx_size: int, num_slots: int) -> int:
     """Bytes of the engine's scratch space and its logits, all on the processor; each token of context adds the same."""
     run = Run(ubatch_size, num_slots, ubatch_size)
@@ -234,18 +209,3 @@ def compute_bytes(info: ModelInfo, ubatch_size: int, ctx_size: int, num_slots: i
     fixed = scratch.scratch_bytes(info, layers, run) - scratch.mask_bytes(layers, run)
     logits = max(1, num_slots) * (info.vocabulary_size or 0) * 4
     return fixed + ubatch_size * ctx_size * 2 + logits
-
-
-def bill(
-    *, weights_bytes: int, kv_bytes: int, scratch_bytes: int, prompt_cache_bytes: int, extra: Iterable[tuple[str, int]] = ()
-) -> tuple[MemoryLine, ...]:
-    """The lines of a bill whose sums are known; items of no size are left out."""
-    lines = (
-        ("weights", weights_bytes),
-        *extra,
-        ("kv cache", kv_bytes),
-        ("compute", scratch_bytes),
-        ("prompt cache", prompt_cache_bytes),
-        ("process", PROCESS_BYTES),
-    )
-    return tuple(MemoryLine(what, _CPU, num_bytes) for what, num_bytes in lines if num_bytes)

@@ -11,17 +11,13 @@ from dataclasses import replace
 from zhibei.chat import (
     ChatRequest,
     CompletionRequest,
-    EmbeddingRequest,
-    Embeddings,
     Message,
-    Ranking,
-    RerankRequest,
 )
-from zhibei.engines.base import Engine, EngineStatus
+from zhibei.engines.base import Engine
 from zhibei.events import GenerationEvent
 from zhibei.models import ModelDefaults
 from zhibei.options import Limits, LoadOptions, Sampling
-from zhibei.plans import Ability, EngineSpec
+from zhibei.runtime.wrapping import EngineAround
 
 
 def load_options(asked: LoadOptions, defaults: ModelDefaults | None, settings: LoadOptions) -> LoadOptions:
@@ -61,32 +57,13 @@ def _limits(asked: Limits, wanted: ModelDefaults) -> Limits:
     return asked if asked.stop else replace(asked, stop=wanted.stop)
 
 
-class _Filling:
+class _Filling(EngineAround):
     """See ``zhibei.engines.base.Engine``."""
 
     def __init__(self, engine: Engine, defaults: ModelDefaults | None, settings: Sampling) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._defaults = defaults
         self._settings = settings
-
-    @property
-    def spec(self) -> EngineSpec:
-        """What it was started with."""
-        return self._engine.spec
-
-    @property
-    def abilities(self) -> frozenset[Ability]:
-        """What this model can do on this engine."""
-        return self._engine.abilities
-
-    @property
-    def num_slots(self) -> int:
-        """How many generations run at once."""
-        return self._engine.num_slots
-
-    def status(self) -> EngineStatus:
-        """State, process and memory now."""
-        return self._engine.status()
 
     def chat(self, request: ChatRequest) -> AsyncGenerator[GenerationEvent, None]:
         """Continue a conversation."""
@@ -96,26 +73,6 @@ class _Filling:
         """Continue raw text."""
         return self._engine.complete(completion_request(request, self._defaults, self._settings))
 
-    async def embed(self, request: EmbeddingRequest) -> Embeddings:
-        """One vector per input, in order."""
-        return await self._engine.embed(request)
-
-    async def rerank(self, request: RerankRequest) -> Ranking:
-        """One score per document, in order."""
-        return await self._engine.rerank(request)
-
-    async def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> tuple[int, ...]:
-        """Token ids of a text."""
-        return await self._engine.tokenize(text, add_special=add_special, parse_special=parse_special)
-
-    async def detokenize(self, tokens: tuple[int, ...]) -> str:
-        """Text of token ids."""
-        return await self._engine.detokenize(tokens)
-
     async def render(self, request: ChatRequest) -> str:
         """The prompt that ``chat`` would give the model."""
         return await self._engine.render(chat_request(request, self._defaults, self._settings))
-
-    async def close(self) -> None:
-        """Stop and free everything."""
-        await self._engine.close()

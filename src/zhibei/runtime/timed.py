@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings, Ranking, RerankRequest, TextPart
-from zhibei.engines.base import Engine, EngineStatus
+from zhibei.chat import ChatRequest, CompletionRequest, TextPart
+from zhibei.engines.base import Engine
 from zhibei.events import Finished, GenerationEvent, Timings
-from zhibei.plans import Ability, EngineSpec
 from zhibei.runtime.measurements import Circumstances
+from zhibei.runtime.wrapping import EngineAround
 
 
 @dataclass(slots=True, eq=False)
@@ -24,33 +24,14 @@ class _Generation:
     most_at_once: int = 1
 
 
-class TimedEngine:
+class TimedEngine(EngineAround):
     """See ``zhibei.engines.base.Engine``."""
 
     def __init__(self, engine: Engine, on_finished: Callable[[Timings, Circumstances], None]) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._on_finished = on_finished
         self._running: list[_Generation] = []
         self._num_finished = 0
-
-    @property
-    def spec(self) -> EngineSpec:
-        """What it was started with."""
-        return self._engine.spec
-
-    @property
-    def abilities(self) -> frozenset[Ability]:
-        """What this model can do on this engine."""
-        return self._engine.abilities
-
-    @property
-    def num_slots(self) -> int:
-        """How many generations run at once."""
-        return self._engine.num_slots
-
-    def status(self) -> EngineStatus:
-        """State, process and memory now."""
-        return self._engine.status()
 
     def chat(self, request: ChatRequest) -> AsyncGenerator[GenerationEvent, None]:
         """Continue a conversation."""
@@ -60,30 +41,6 @@ class TimedEngine:
     def complete(self, request: CompletionRequest) -> AsyncGenerator[GenerationEvent, None]:
         """Continue raw text."""
         return self._timed(self._engine.complete(request), _Generation())
-
-    async def embed(self, request: EmbeddingRequest) -> Embeddings:
-        """One vector per input, in order."""
-        return await self._engine.embed(request)
-
-    async def rerank(self, request: RerankRequest) -> Ranking:
-        """One score per document, in order."""
-        return await self._engine.rerank(request)
-
-    async def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> tuple[int, ...]:
-        """Token ids of a text."""
-        return await self._engine.tokenize(text, add_special=add_special, parse_special=parse_special)
-
-    async def detokenize(self, tokens: tuple[int, ...]) -> str:
-        """Text of token ids."""
-        return await self._engine.detokenize(tokens)
-
-    async def render(self, request: ChatRequest) -> str:
-        """The prompt that ``chat`` would give the model."""
-        return await self._engine.render(request)
-
-    async def close(self) -> None:
-        """Stop and free everything."""
-        await self._engine.close()
 
     async def _timed(
         self, events: AsyncGenerator[GenerationEvent, None], generation: _Generation

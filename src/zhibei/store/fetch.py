@@ -70,6 +70,21 @@ class Answer:
         """
         return read_ahead(self._arriving())
 
+    async def whole(self, limit_bytes: int) -> bytes:
+        """The body of a small answer.
+
+        Raises:
+            PassingFailure: the connection was cut, or stalled.
+            SourceError: it is larger than ``limit_bytes``.
+        """
+        body = bytearray()
+        async with aclosing(self.pieces()) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) > limit_bytes:
+                    raise _too_large(self.host, limit_bytes)
+        return bytes(body)
+
     async def blocks(self) -> AsyncGenerator[bytes | memoryview, None]:
         """The body of a file: as ``pieces``, in larger ones where that can be done, and with less work."""
         received = receive(self._response, self._timers)
@@ -166,13 +181,7 @@ class Fetcher:
             async with self.get(url, headers) as answer:
                 check_status(answer.status, answer.host)
                 check_encoding(answer.headers, answer.host)
-                body = bytearray()
-                async with aclosing(answer.pieces()) as pieces:
-                    async for piece in pieces:
-                        body += piece
-                        if len(body) > limit_bytes:
-                            raise _too_large(answer.host, limit_bytes)
-                return answer.status, bytes(body)
+                return answer.status, await answer.whole(limit_bytes)
 
         return await self.persist(once)
 

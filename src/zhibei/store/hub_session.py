@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from zhibei.errors import BadSetting, DigestMismatch, ModelNotFound, SourceError, ZhibeiError
 from zhibei.events import Notice
-from zhibei.store.failures import SENSELESS_HINT, PassingFailure, check_encoding, check_status
-from zhibei.store.fetch import MAX_SMALL_BYTES, Answer, Fetcher, FetchOptions
+from zhibei.store.failures import PassingFailure, check_encoding, check_status
+from zhibei.store.fetch import MAX_SMALL_BYTES, Fetcher, FetchOptions
 from zhibei.store.http_files import HttpFile
 from zhibei.store.sources.base import Hub, RemoteFile, StartOver
 
@@ -199,7 +199,7 @@ class HubSession:
                 check_encoding(answer.headers, answer.host)
                 return HubAnswer(
                     answer.status,
-                    await _whole(answer, limit_bytes),
+                    await answer.whole(limit_bytes),
                     answer.host,
                     answer.headers.get("X-Error-Code", "")[:100],
                     answer.headers.get("X-Error-Message", "")[:300],
@@ -308,21 +308,6 @@ def _hurried(options: FetchOptions) -> FetchOptions:
         retries=replace(retries, attempts=min(retries.attempts, 1), connect_attempts=min(retries.connect_attempts, 1)),
         timers=replace(timers, connect_s=min(timers.connect_s, _HASTY_CONNECT_S)),
     )
-
-
-async def _whole(answer: Answer, limit_bytes: int) -> bytes:
-    body = bytearray()
-    async with aclosing(answer.pieces()) as pieces:
-        async for piece in pieces:
-            body += piece
-            if len(body) > limit_bytes:
-                raise SourceError(
-                    "{host} sent a larger answer than is allowed ({limit} bytes).",
-                    hint=SENSELESS_HINT,
-                    host=answer.host,
-                    limit=limit_bytes,
-                )
-    return bytes(body)
 
 
 def _is_passing(error: ZhibeiError) -> bool:

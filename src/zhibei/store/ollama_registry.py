@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from contextlib import aclosing
 from urllib.parse import urlencode, urlsplit
 
 from zhibei.errors import DigestMismatch, ModelNotFound, SourceError
 from zhibei.store.digests import Digest
-from zhibei.store.failures import SENSELESS_HINT, check_encoding, check_status
+from zhibei.store.failures import check_encoding, check_status
 from zhibei.store.fetch import Fetcher
 from zhibei.store.http_files import HttpFile
 from zhibei.store.ollama_manifest import MANIFEST_TYPE, MAX_MANIFEST_BYTES, MAX_TEXT_BYTES, Layer, decode_object
@@ -73,18 +72,7 @@ class OllamaRegistry:
                     return answer.headers.get("WWW-Authenticate", "")
                 check_status(answer.status, answer.host)
                 check_encoding(answer.headers, answer.host)
-                body = bytearray()
-                async with aclosing(answer.pieces()) as pieces:
-                    async for piece in pieces:
-                        body += piece
-                        if len(body) > limit_bytes:
-                            raise SourceError(
-                                "{host} sent a larger answer than is allowed ({limit} bytes).",
-                                hint=SENSELESS_HINT,
-                                host=answer.host,
-                                limit=limit_bytes,
-                            )
-                return bytes(body)
+                return await answer.whole(limit_bytes)
 
         found = await self._fetcher.persist(once)
         if isinstance(found, str):

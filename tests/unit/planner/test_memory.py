@@ -40,6 +40,11 @@ TINYLLAMA = info(22, 4, 64)
 LFM2 = ModelInfo("gguf", "lfm2", num_kv_heads=(0, 0, 8, 0, 0, 8, 0, 0, 8, 0, 8, 0, 8, 0, 8, 0), key_length=64, value_length=64)
 
 
+def cache_bytes(model: ModelInfo, ctx_size: int, types: tuple[str, str] = ("f16", "f16"), num_slots: int = 1) -> int | None:
+    lines = memory.bill_of(model, ctx_size=ctx_size, num_slots=num_slots, cache_type_k=types[0], cache_type_v=types[1])
+    return next((line.num_bytes for line in lines if line.what == "kv cache"), None)
+
+
 @pytest.mark.parametrize(
     ("model", "per_token"),
     [
@@ -55,7 +60,7 @@ LFM2 = ModelInfo("gguf", "lfm2", num_kv_heads=(0, 0, 8, 0, 0, 8, 0, 0, 8, 0, 8, 
     ],
 )
 def test_bytes_per_token_in_f16(model: ModelInfo, per_token: int) -> None:
-    assert memory.kv_bytes_per_token(model, "f16", "f16") == per_token
+    assert cache_bytes(model, memory.CELLS) == per_token * memory.CELLS
 
 
 @pytest.mark.parametrize(
@@ -77,14 +82,13 @@ def test_bytes_per_token_in_f16(model: ModelInfo, per_token: int) -> None:
     ],
 )
 def test_the_cache_as_llama_cpp_prints_it(model: ModelInfo, ctx_size: int, types: tuple[str, str], mib: float) -> None:
-    per_token = memory.kv_bytes_per_token(model, *types)
-    assert memory.kv_bytes(per_token, ctx_size, 1) == mib * MIB
+    assert cache_bytes(model, ctx_size, types) == mib * MIB
 
 
 @pytest.mark.parametrize(("ctx_size", "cells"), [(1, 256), (256, 256), (257, 512), (1000, 1024), (8192, 8192)])
 def test_every_slots_cells_are_rounded_up(ctx_size: int, cells: int) -> None:
-    assert memory.kv_bytes(10, ctx_size, 3) == 10 * cells * 3
-    assert memory.kv_bytes(None, ctx_size, 3) == 0
+    assert cache_bytes(SMOLLM2_135M, ctx_size, num_slots=3) == 23_040 * cells * 3
+    assert cache_bytes(ModelInfo("gguf", "llama"), ctx_size, num_slots=3) is None
 
 
 @pytest.mark.parametrize(
@@ -97,7 +101,7 @@ def test_every_slots_cells_are_rounded_up(ctx_size: int, cells: int) -> None:
     ],
 )
 def test_what_the_header_does_not_say_is_not_known(model: ModelInfo) -> None:
-    assert memory.kv_bytes_per_token(model, "f16", "f16") is None
+    assert cache_bytes(model, 4096) is None
 
 
 def test_every_cache_type_has_its_size() -> None:
@@ -117,13 +121,14 @@ def test_scratch_grows_with_everything_it_holds() -> None:
 
 
 def test_the_bill_leaves_out_what_takes_nothing() -> None:
-    lines = memory.bill(weights_bytes=5, kv_bytes=0, scratch_bytes=7, prompt_cache_bytes=0, extra=(("draft", 3), ("adapter", 0)))
-    assert [(line.what, line.num_bytes) for line in lines] == [
+    model = ModelInfo("gguf", "llama", embedding_bytes=5)
+    lines = memory.bill_of(model, ctx_size=256, files=(("draft", 3), ("adapter", 0)))
+    assert [(line.what, line.num_bytes) for line in lines if line.what not in ("compute", "output")] == [
         ("weights", 5),
         ("draft", 3),
-        ("compute", 7),
         ("process", memory.PROCESS_BYTES),
     ]
+    assert all(line.num_bytes for line in lines)
     assert {line.device for line in lines} == {"cpu"}
 
 

@@ -8,8 +8,8 @@ import click
 
 from zhibei.cli import plan_documents, plan_text
 from zhibei.cli.invocation import Invocation
-from zhibei.cli.kinds import OneOf, Real, Whole, Words
-from zhibei.cli.planning import CTX_OPTION, HARDWARE_OPTION, PURPOSES, bench
+from zhibei.cli.kinds import OneOf, Real, Whole
+from zhibei.cli.planning import CTX_OPTION, HARDWARE_OPTION, LANGUAGE_OPTION, LICENCE_OPTION, PURPOSES, bench
 from zhibei.cli.render import named_table
 from zhibei.cli.sections import bullets
 from zhibei.cli.wording import command, json_option, option
@@ -33,13 +33,8 @@ _WIDE = 72
     ),
 )
 @option("--task", "purpose", kind=OneOf(PURPOSES), default="chat", help=N_("What it is for."))
-@option("--language", kind=Words("CODE"), help=N_("Only models that know this language: zh, en, …"))
-@option(
-    "--licence",
-    kind=OneOf(("commercial", "any")),
-    default="any",
-    help=N_("commercial: only models that are known to be free for business use."),
-)
+@LANGUAGE_OPTION
+@LICENCE_OPTION
 @option("--speed", kind=Real(0, 100_000), help=N_("Only models that write at least so many tokens per second."))
 @CTX_OPTION
 @HARDWARE_OPTION

@@ -13,8 +13,8 @@ from zhibei.app import pull_options
 from zhibei.cli.catalogue import of_size
 from zhibei.cli.connect import connect
 from zhibei.cli.invocation import Invocation
-from zhibei.cli.kinds import OneOf, Whole, Words
-from zhibei.cli.planning import bench
+from zhibei.cli.kinds import OneOf, Whole
+from zhibei.cli.planning import LANGUAGE_OPTION, LICENCE_OPTION, bench
 from zhibei.cli.render import cut, named_table, printable
 from zhibei.cli.wording import command, json_option, option
 from zhibei.i18n import N_
@@ -41,13 +41,8 @@ _MARK, _UNMARKED = "* ", "  "
 )
 @click.argument("words", metavar="WORDS...", nargs=-1)
 @option("--task", kind=OneOf(("generate", "embed", "rerank")), help=N_("Only models for this task."))
-@option("--language", kind=Words("CODE"), help=N_("Only models that know this language: zh, en, …"))
-@option(
-    "--licence",
-    kind=OneOf(("commercial", "any")),
-    default="any",
-    help=N_("commercial: only models that are known to be free for business use."),
-)
+@LANGUAGE_OPTION
+@LICENCE_OPTION
 @option("--limit", kind=Whole(1, 100), default=20, help=N_("Show at most this many models."))
 @option("--hub", kind=OneOf(tuple(_HUBS)), default="all", help=N_("Where to look: everywhere, or in one place only."))
 @json_option

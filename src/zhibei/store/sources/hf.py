@@ -7,29 +7,23 @@ fetched from. Gated and private repositories take a token (HF_TOKEN), which goes
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 from zhibei.errors import ModelNotFound, SourceError, ZhibeiError
-from zhibei.events import Notice, Progress
-from zhibei.models import ModelDefaults
 from zhibei.store.failures import check_status
 from zhibei.store.fetch import FetchOptions
 from zhibei.store.hub_fields import count_of, list_of, mapping_of, name_of, sha1_of, sha256_of, text_of, texts_of
 from zhibei.store.hub_session import HubAnswer, HubSession, bearer, senseless
-from zhibei.store.model_defaults import read_generation_config
+from zhibei.store.hub_source import HubSource
 from zhibei.store.repositories import (
     GONE_HINT,
     REVISION_HINT,
     HubHit,
     ListedFile,
     Location,
-    NoSuchVariant,
-    as_revision,
     gguf_variants,
     parse_location,
-    pick,
     remote_file,
     source_of,
 )
@@ -42,26 +36,16 @@ _MAX_HITS = 100
 _FIELDS = ("downloads", "likes", "lastModified", "cardData", "tags", "pipeline_tag", "gated", "siblings")
 
 
-class HfSource:
+class HfSource(HubSource):
     """The ``hf:`` source."""
 
     def __init__(self, context: SourceContext) -> None:
-        self._context = context
-        self._session = _open(context)
+        super().__init__("hf", context, _open(context))
 
     async def resolve(self, location: str) -> RemoteModel:
         """List the repository and pick the model's files, all of one commit."""
         place = parse_location(location)
-        listing, listed = await self._list(place)
-        try:
-            picked = pick(place, "hf", listed, self._context.choose)
-        except NoSuchVariant as missing:
-            place = as_revision(place, missing)
-            try:
-                listing, listed = await self._list(place)
-            except ModelNotFound:
-                raise missing from None
-            picked = pick(place, "hf", listed, self._context.choose)
+        place, listing, picked = await self._pick(place)
         commit = sha1_of(listing.get("sha"))
         repository = place.repository
         files = tuple(
@@ -70,34 +54,6 @@ class HfSource:
         )
         notices = (*self._session.notices, *picked.notices)
         return RemoteModel(source_of("hf", location, place, picked), picked.name, files, _licence(listing), notices, commit)
-
-    async def read(self, file: RemoteFile, offset: int, length: int) -> bytes | None:
-        """Bytes by range."""
-        return await self._session.read(file, offset, length)
-
-    async def prepare(self, file: RemoteFile) -> AsyncGenerator[Progress | Notice | RemoteFile, None]:
-        """See that the file may be had, and whether by ranges."""
-        yield await self._session.prepare(file)
-
-    def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes | memoryview, None]:
-        """The bytes; a cut connection is continued, at a mirror if need be."""
-        return self._session.open(file, offset, end)
-
-    def has_ranges(self, file: RemoteFile) -> bool:
-        """Whether the server does."""
-        return self._session.has_ranges(file)
-
-    async def unfold(self) -> RemoteModel | None:
-        """None: ``resolve`` names every file."""
-        return None
-
-    async def read_defaults(self, files: Mapping[str, Path]) -> ModelDefaults | None:
-        """How the model wants tokens drawn, from ``generation_config.json``."""
-        return await read_generation_config(files)
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._session.close()
 
     async def _list(self, place: Location) -> tuple[Mapping[str, object], list[ListedFile]]:
         revision = quote(place.revision or _DEFAULT_REVISION, safe="")

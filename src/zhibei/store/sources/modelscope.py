@@ -8,30 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
 from urllib.parse import urlencode
 
 from zhibei.errors import ModelNotFound, SourceError, ZhibeiError
-from zhibei.events import Notice, Progress
-from zhibei.models import ModelDefaults
+from zhibei.events import Notice
 from zhibei.store.failures import check_status
 from zhibei.store.fetch import FetchOptions
 from zhibei.store.hub_fields import count_of, list_of, mapping_of, name_of, sha1_of, sha256_of, text_of, texts_of
 from zhibei.store.hub_session import HubAnswer, HubSession, bearer, senseless
-from zhibei.store.model_defaults import read_generation_config
+from zhibei.store.hub_source import HubSource
 from zhibei.store.repositories import (
     GONE_HINT,
     REVISION_HINT,
     HubHit,
     ListedFile,
     Location,
-    NoSuchVariant,
-    as_revision,
     parse_location,
-    pick,
     remote_file,
     source_of,
 )
@@ -45,27 +40,17 @@ _MAX_HITS = 50
 _WEB_TAIL = re.compile(r"(?:models/(?=[^/]+/[^/]))?(?P<rest>[^/]+/[^/]+?)(?:/(?:summary|files|file/view))?/?", re.ASCII)
 
 
-class ModelScopeSource:
+class ModelScopeSource(HubSource):
     """The ``ms:`` source."""
 
     def __init__(self, context: SourceContext) -> None:
-        self._context = context
-        self._session = _open(context)
+        super().__init__("ms", context, _open(context))
 
     async def resolve(self, location: str) -> RemoteModel:
         """List the repository and pick the model's files."""
         tail = _WEB_TAIL.fullmatch(location.strip())
         place = parse_location(tail["rest"] if tail else location.strip().removeprefix("models/"))
-        data, listed = await self._list(place)
-        try:
-            picked = pick(place, "ms", listed, self._context.choose)
-        except NoSuchVariant as missing:
-            place = as_revision(place, missing)
-            try:
-                data, listed = await self._list(place)
-            except ModelNotFound:
-                raise missing from None
-            picked = pick(place, "ms", listed, self._context.choose)
+        place, data, picked = await self._pick(place)
         revision = place.revision or _DEFAULT_REVISION
         origin = f"ms:{place.repository}@{revision}"
         files = tuple(remote_file(file, role, f"{origin}/{file.name}") for file, role in picked.files)
@@ -74,34 +59,6 @@ class ModelScopeSource:
         return RemoteModel(
             source_of("ms", location, place, picked), picked.name, files, licence, notices, _commit(data) or revision
         )
-
-    async def read(self, file: RemoteFile, offset: int, length: int) -> bytes | None:
-        """Bytes by range."""
-        return await self._session.read(file, offset, length)
-
-    async def prepare(self, file: RemoteFile) -> AsyncGenerator[Progress | Notice | RemoteFile, None]:
-        """See that the file may be had, and whether by ranges."""
-        yield await self._session.prepare(file)
-
-    def open(self, file: RemoteFile, offset: int, end: int | None = None) -> AsyncGenerator[bytes | memoryview, None]:
-        """The bytes; a cut connection is continued."""
-        return self._session.open(file, offset, end)
-
-    def has_ranges(self, file: RemoteFile) -> bool:
-        """Whether the server does."""
-        return self._session.has_ranges(file)
-
-    async def unfold(self) -> RemoteModel | None:
-        """None: ``resolve`` names every file."""
-        return None
-
-    async def read_defaults(self, files: Mapping[str, Path]) -> ModelDefaults | None:
-        """How the model wants tokens drawn, from ``generation_config.json``."""
-        return await read_generation_config(files)
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._session.close()
 
     async def _list(self, place: Location) -> tuple[Mapping[str, object], list[ListedFile]]:
         revision = place.revision or _DEFAULT_REVISION
