@@ -108,7 +108,10 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """Raw text (or token ids) to be continued, without a template."""
+    """Raw text (or token ids) to be continued, without a template.
+
+    ``suffix``: what comes after the text that is wanted; the model fills the gap, if it was trained to.
+    """
 
     prompt: str | tuple[int, ...]
     sampling: Sampling = Sampling()
@@ -116,6 +119,7 @@ class CompletionRequest:
     num_choices: int = 1
     top_logprobs: int | None = None
     response_format: ResponseFormat = ResponseFormat()
+    suffix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,11 +76,16 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of a generation: one reason per choice."""
+    """The end of a generation: one reason per choice.
+
+    ``stop_texts``: per choice the stop text that ended it, None where it was something else; empty where the engine does
+    not tell.
+    """
 
     reasons: tuple[FinishReason, ...]
     usage: Usage
     timings: Timings | None = None
+    stop_texts: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

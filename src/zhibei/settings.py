@@ -67,6 +67,32 @@ class DownloadSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """What is wanted of one model: ``[models."name:tag"]``. What is not said here is as for all models.
+
+    ``aliases``: further names it answers to. ``pin``: it never makes room for others. ``preload``: it is loaded when the
+    server starts.
+    """
+
+    aliases: tuple[str, ...] = ()
+    pin: bool = False
+    preload: bool = False
+    keep_alive: str | None = None
+    system: str | None = None
+    load: LoadOptions = LoadOptions()
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSettings:
+    """Another server whose models are offered here: ``[upstreams.name]``. ``models`` empty: all that it lists."""
+
+    url: str = ""
+    api_key: str | None = None
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings. ``keep_alive`` is a duration as text (``5m``); ``max_models`` 0 means as memory allows.
 
@@ -86,6 +112,8 @@ class Settings:
     download: DownloadSettings = DownloadSettings()
     load: LoadOptions = LoadOptions()
     sampling: Sampling = Sampling()
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)
+    upstreams: Mapping[str, UpstreamSettings] = field(default_factory=dict)
 
     @property
     def keep_alive_s(self) -> float | None:
@@ -256,6 +284,9 @@ def _default_home() -> Path:
     return user_data_path("zhibei", appauthor=False)
 
 
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
 def _read_file(path: Path, *, explicit: bool) -> list[tuple[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -279,7 +310,7 @@ def _read_file(path: Path, *, explicit: bool) -> list[tuple[str, Any]]:
 def _flatten(table: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for key, value in table.items():
-        name = prefix + key
+        name = prefix + (key if _BARE_KEY.fullmatch(key) else _quoted(key))
         found += _flatten(value, name + ".") if isinstance(value, dict) else [(name, value)]
     return found
 
@@ -288,14 +319,37 @@ def _walk(settings: Any, prefix: str = "") -> list[tuple[str, object]]:
     found: list[tuple[str, object]] = []
     for f in fields(settings):
         value = getattr(settings, f.name)
-        found += _walk(value, f"{prefix}{f.name}.") if is_dataclass(value) else [(prefix + f.name, value)]
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                found += _walk(item, f"{prefix}{f.name}.{key if _BARE_KEY.fullmatch(key) else _quoted(key)}.")
+        else:
+            found += _walk(value, f"{prefix}{f.name}.") if is_dataclass(value) else [(prefix + f.name, value)]
     return found
 
 
-def _with(settings: Any, name: str, value: Any, where: str) -> Any:
+def _quoted(key: str) -> str:
+    return f'"{key}"'
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The first key of a dotted name, and the rest; a key with dots in it is quoted, as in TOML."""
+    if name.startswith('"'):
+        head, _, rest = name[1:].partition('"')
+        return head, rest.removeprefix(".")
     head, _, rest = name.partition(".")
+    return head, rest
+
+
+def _with(settings: Any, name: str, value: Any, where: str) -> Any:
+    head, rest = _split(name)
     hints = get_type_hints(type(settings))
-    if head not in hints or bool(rest) != is_dataclass(getattr(settings, head)):
+    is_table = head in hints and get_origin(hints[head]) is Mapping
+    key, field_name = _split(rest)
+    if is_table and key and field_name:
+        table: Mapping[str, Any] = getattr(settings, head)
+        entry = table.get(key) or get_args(hints[head])[1]()
+        return replace(settings, **{head: {**table, key: _with(entry, field_name, value, where)}})
+    if head not in hints or is_table or bool(rest) != is_dataclass(getattr(settings, head)):
         known = ", ".join(sorted(key for key, _ in _walk(Settings())))
         raise BadSetting(
             "There is no setting {name!r} ({where}).", hint="Known settings: {known}", name=name, where=where, known=known

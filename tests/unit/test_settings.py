@@ -410,3 +410,24 @@ def test_the_language_of_the_locale(environ: dict[str, str], lang: str) -> None:
 )
 def test_colours(environ: dict[str, str], wanted: bool) -> None:
     assert wants_color(environ) is wanted
+
+
+def test_tables_by_name_take_names_with_dots(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[models."qwen2.5:7b"]\npin = true\naliases = ["gpt-4o"]\nload.ctx_size = 4096\n'
+        '[upstreams.box]\nurl = "http://127.0.0.1:11434"\n'
+    )
+    found = resolve(environ={}, config=config)
+    model = found.settings.models["qwen2.5:7b"]
+    assert model.pin and model.aliases == ("gpt-4o",) and model.load.ctx_size == 4096 and not model.preload
+    assert found.settings.upstreams["box"].url == "http://127.0.0.1:11434"
+    assert ('models."qwen2.5:7b".pin', True, "file", str(config)) in found.rows()
+
+
+@pytest.mark.parametrize("text", ["models = 3", "[models]\nx = 3", "[models.x]\nbad = 1", '[models.x.load]\nctx_size = "a"'])
+def test_a_table_by_name_holds_settings_that_exist(tmp_path: Path, text: str) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(text)
+    with pytest.raises(BadSetting):
+        resolve(environ={}, config=config)

@@ -100,9 +100,18 @@ class Pool:
 
     @asynccontextmanager
     async def lease(
-        self, model: str, task: Task = "generate", load: LoadOptions = LoadOptions(), keep_alive: str | None = None
+        self,
+        model: str,
+        task: Task = "generate",
+        load: LoadOptions = LoadOptions(),
+        keep_alive: str | None = None,
+        *,
+        owner: str = "",
     ) -> AsyncIterator[Engine]:
         """Hold a running engine for ``model``, loading it first where needed. What requests leave open is filled in.
+
+        Args:
+            owner: who asks; those who wait are served in turn by owner.
 
         Raises:
             ModelNotFound, ModelBroken: nothing to run.
@@ -112,7 +121,7 @@ class Pool:
             EngineMissing, EngineStartFailed: it did not come up.
         """
         stored = self._resolve(model)
-        ticket = self._ticket(stored, task, self._load(stored, load), keep_alive)
+        ticket = replace(self._ticket(stored, task, self._load(stored, load), keep_alive), owner=owner)
         engine = await self._admit(ticket)
         try:
             yield with_defaults(engine, stored.defaults, self._settings.sampling)

@@ -25,6 +25,7 @@ class Ticket:
     need_bytes: int
     keep_alive_s: float | None
     gpu_bytes: tuple[int, ...] = ()
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,10 @@ from importlib.resources import files
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from zhibei.server.access import Access, AccessRules
+
+ACCESS: AccessRules = {("GET", "/docs"): Access("read"), ("GET", "/openapi.json"): Access("read")}
+
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import orjson
 
 from zhibei import errors as e
+from zhibei.server.ask import ErrorReply, Headers
 from zhibei.server.auth import WINDOW_S, KeyNeeded, TooManyWrongKeys
 from zhibei.wire import ERROR_DETAIL_KEY, encode_error
 
 log = logging.getLogger("zhibei.server")
-
-Headers = list[tuple[bytes, bytes]]
 
 
 class NoSuchRoute(e.UserError):
@@ -104,6 +103,11 @@ def envelope(error: e.ZhibeiError, *, detail: bool = False) -> bytes:
     if detail:
         body[ERROR_DETAIL_KEY] = encode_error(error)
     return orjson.dumps({"error": body})
+
+
+def openai_envelope(error: e.ZhibeiError, request_id: str, detail: bool) -> ErrorReply:
+    """An error as OpenAI says it."""
+    return ErrorReply(row_of(error).status, envelope(error, detail=detail), headers_of(error))
 
 
 def headers_of(error: e.ZhibeiError) -> Headers:

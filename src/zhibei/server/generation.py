@@ -1,40 +1,110 @@
-"""A dialect's request as events: take a lease, run it, let go. Knows nothing of any wire format."""
+"""A dialect's request as events: take a lease, run it, let go. Knows nothing of any wire format.
+
+The only way from a route to the pool: here it is checked which models a request may name, requests are told apart by who
+asks, and watchers are told how they go.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 from zhibei.app import App
-from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings
+from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings, Ranking, RerankRequest
+from zhibei.engines.base import Engine
 from zhibei.errors import NotPermitted
 from zhibei.events import Finished, FinishReason, GenerationEvent, TextDelta, Timings, Usage
+from zhibei.plans import Task
 from zhibei.refs import ModelRef
+from zhibei.server.ask import Ask
 from zhibei.server.guard import is_loopback
 from zhibei.service import RunOptions
 from zhibei.settings import ServerSettings
 
 
-async def chat(app: App, model: str, request: ChatRequest, options: RunOptions) -> AsyncGenerator[GenerationEvent, None]:
-    """A conversation's continuation."""
+@asynccontextmanager
+async def lease(
+    app: App, ask: Ask, model: str, options: RunOptions = RunOptions(), task: Task = "generate"
+) -> AsyncIterator[Engine]:
+    """Hold the engine of a model for one request; generations on it should go through ``watched``."""
     check_model(app.settings.server, model)
-    async with (
-        app.pool.lease(model, "generate", options.load, options.keep_alive) as engine,
-        aclosing(engine.chat(request)) as events,
-    ):
+    for watcher in ask.watchers:
+        watcher.began(ask, model)
+    async with app.pool.lease(model, task, options.load, options.keep_alive, owner=ask.caller.id) as engine:
+        yield engine
+
+
+async def watched(ask: Ask, model: str, events: AsyncGenerator[GenerationEvent, None]) -> AsyncGenerator[GenerationEvent, None]:
+    """The same events; watchers are told of the first, of the end, and of a failure."""
+    began_s, is_first = time.monotonic(), True
+    try:
+        async with aclosing(events):
+            async for event in events:
+                if is_first:
+                    is_first = False
+                    for watcher in ask.watchers:
+                        watcher.first_token(ask, model, time.monotonic() - began_s)
+                if isinstance(event, Finished):
+                    for watcher in ask.watchers:
+                        watcher.finished(ask, model, event, time.monotonic() - began_s)
+                yield event
+    except BaseException as error:
+        for watcher in ask.watchers:
+            watcher.failed(ask, model, error)
+        raise
+
+
+def chat(app: App, ask: Ask, model: str, request: ChatRequest, options: RunOptions) -> AsyncGenerator[GenerationEvent, None]:
+    """A conversation's continuation."""
+    return watched(ask, model, _chat(app, ask, model, request, options))
+
+
+def complete(
+    app: App, ask: Ask, model: str, requests: tuple[CompletionRequest, ...], options: RunOptions, *, echo: bool = False
+) -> AsyncGenerator[GenerationEvent, None]:
+    """The continuations of one or more prompts, one after the other; the choices are counted through."""
+    return watched(ask, model, _complete(app, ask, model, requests, options, echo=echo))
+
+
+async def embed(app: App, ask: Ask, model: str, request: EmbeddingRequest, options: RunOptions) -> Embeddings:
+    """Vectors for texts."""
+    async with lease(app, ask, model, options, "embed") as engine:
+        return await engine.embed(request)
+
+
+async def rerank(app: App, ask: Ask, model: str, request: RerankRequest, options: RunOptions) -> Ranking:
+    """Scores of documents."""
+    async with lease(app, ask, model, options, "rerank") as engine:
+        return await engine.rerank(request)
+
+
+def check_model(settings: ServerSettings, model: str) -> None:
+    """Return if a request may name this model. A file of the server's machine may only be named by that machine's user.
+
+    Raises:
+        BadReference: it does not parse.
+        NotPermitted: it is a file, and the server can be reached from elsewhere.
+    """
+    if ModelRef.parse(model).source == "file" and not is_loopback(settings.host):
+        raise NotPermitted("Requests may not name files of the server's machine, because others can reach this server.")
+
+
+async def _chat(
+    app: App, ask: Ask, model: str, request: ChatRequest, options: RunOptions
+) -> AsyncGenerator[GenerationEvent, None]:
+    async with lease(app, ask, model, options) as engine, aclosing(engine.chat(request)) as events:
         async for event in events:
             yield event
 
 
-async def complete(
-    app: App, model: str, requests: tuple[CompletionRequest, ...], options: RunOptions, *, echo: bool = False
+async def _complete(
+    app: App, ask: Ask, model: str, requests: tuple[CompletionRequest, ...], options: RunOptions, *, echo: bool
 ) -> AsyncGenerator[GenerationEvent, None]:
-    """The continuations of one or more prompts, one after the other; the choices are counted through."""
-    check_model(app.settings.server, model)
     ends: list[Finished] = []
     first = 0
-    async with app.pool.lease(model, "generate", options.load, options.keep_alive) as engine:
+    async with lease(app, ask, model, options) as engine:
         for request in requests:
             if echo:
                 prompt = request.prompt if isinstance(request.prompt, str) else await engine.detokenize(request.prompt)
@@ -50,24 +120,6 @@ async def complete(
     yield _joined(ends)
 
 
-async def embed(app: App, model: str, request: EmbeddingRequest, options: RunOptions) -> Embeddings:
-    """Vectors for texts."""
-    check_model(app.settings.server, model)
-    async with app.pool.lease(model, "embed", options.load, options.keep_alive) as engine:
-        return await engine.embed(request)
-
-
-def check_model(settings: ServerSettings, model: str) -> None:
-    """Return if a request may name this model. A file of the server's machine may only be named by that machine's user.
-
-    Raises:
-        BadReference: it does not parse.
-        NotPermitted: it is a file, and the server can be reached from elsewhere.
-    """
-    if ModelRef.parse(model).source == "file" and not is_loopback(settings.host):
-        raise NotPermitted("Requests may not name files of the server's machine, because others can reach this server.")
-
-
 def _joined(ends: list[Finished]) -> Finished:
     reasons: tuple[FinishReason, ...] = tuple(reason for end in ends for reason in end.reasons)
     usage = Usage(
@@ -75,9 +127,10 @@ def _joined(ends: list[Finished]) -> Finished:
         sum(end.usage.num_generated_tokens for end in ends),
         sum(end.usage.num_cached_tokens for end in ends),
     )
+    stop_texts = tuple(text for end in ends for text in end.stop_texts or (None,) * len(end.reasons))
     measured = [end.timings for end in ends if end.timings is not None]
     if not measured:
-        return Finished(reasons, usage)
+        return Finished(reasons, usage, None, stop_texts)
     timings = Timings(
         sum(each.num_prompt_tokens for each in measured),
         sum(each.prompt_s for each in measured),
@@ -85,4 +138,4 @@ def _joined(ends: list[Finished]) -> Finished:
         sum(each.generation_s for each in measured),
         sum(each.num_cached_tokens for each in measured),
     )
-    return Finished(reasons, usage, timings)
+    return Finished(reasons, usage, timings, stop_texts)

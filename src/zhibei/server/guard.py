@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import secrets
+import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from zhibei import errors as e
+from zhibei.server.access import Rule
+from zhibei.server.ask import ASK_KEY, Ask, ErrorReply, Headers, Watcher
 from zhibei.server.auth import Keeper
+from zhibei.server.dialect import Dialects
 from zhibei.server.drain import Drain
-from zhibei.server.errors import BodyTooLarge, BodyTooSlow, Headers, NotJson, envelope, headers_of, row_of, unexpected
+from zhibei.server.errors import BodyTooLarge, BodyTooSlow, NotJson, unexpected
 from zhibei.settings import ServerSettings
 from zhibei.wire import ERROR_DETAIL_HEADER, NATIVE_PREFIX
 
@@ -30,7 +33,6 @@ LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
 MAX_HEADER_BYTES = 64 * 1024
 MAX_HEADERS = 100
 BODY_TIMEOUT_S = 30.0
-ASK_KEY = "zhibei.ask"
 
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 _SECURITY_HEADERS: Headers = [
@@ -43,20 +45,22 @@ _API_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors
 _EXPOSED = b"x-request-id, x-zhibei-ignored, x-zhibei-unenforced, retry-after"
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What the guard knows of a request that passed. ``detail``: its client wants errors it can raise again."""
-
-    id: str
-    detail: bool
-    drain: Drain
-
-
 class Guard:
     """The outermost ASGI application of the server."""
 
-    def __init__(self, app: AsgiApp, settings: ServerSettings, *, keeper: Keeper, drain: Drain) -> None:
+    def __init__(
+        self,
+        app: AsgiApp,
+        settings: ServerSettings,
+        *,
+        keeper: Keeper,
+        drain: Drain,
+        dialects: Dialects | None = None,
+        watchers: Sequence[Watcher] = (),
+    ) -> None:
         self._app = app
+        self._dialects = dialects or Dialects()
+        self._watchers = tuple(watchers)
         self._keeper = keeper
         self._drain = drain
         self._max_body_bytes = settings.max_body_bytes
@@ -70,17 +74,41 @@ class Guard:
         headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         found = {name: value for name, value in headers if name in _WANTED}
         detail = ERROR_DETAIL_HEADER.encode() in found or scope["path"].startswith(NATIVE_PREFIX + "/")
-        ask = Ask(secrets.token_hex(8), detail, self._drain)
+        rule = self._dialects.rule(scope["method"], scope["path"])
+        ask = self._ask(scope["path"], detail=detail)
         scope[ASK_KEY] = ask
         reply = _Reply(send, self._cors(found.get(b"origin")), ask)
+        began_s = time.monotonic()
         try:
-            self._check_head(scope, headers, found)
+            await self._answer(scope, receive, headers, found, rule, ask, reply)
+        finally:
+            took_s = time.monotonic() - began_s
+            for watcher in self._watchers:
+                watcher.answered(ask, scope["method"], rule.pattern if rule is not None else "", reply.status, took_s)
+
+    def _ask(self, path: str, *, detail: bool) -> Ask:
+        request_id, say = secrets.token_hex(8), self._dialects.envelope(path)
+        return Ask(request_id, detail, self._drain, lambda error: say(error, request_id, detail), watchers=self._watchers)
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        headers: Sequence[tuple[bytes, bytes]],
+        found: dict[bytes, bytes],
+        rule: Rule | None,
+        ask: Ask,
+        reply: _Reply,
+    ) -> None:
+        takes_json = rule is None or rule.access.body == "json"
+        try:
+            self._check_head(scope, headers, found, takes_json=takes_json)
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in found:
                 await self._preflight(found, reply)
                 return
             self._keeper.check(scope["method"], scope["path"], headers, _client(scope))
             self._drain.check()
-            if _has_body(found):
+            if takes_json and _has_body(found):
                 receive = await self._read_body(found, receive)
             with self._drain.request():
                 await self._app(scope, receive, reply.send)
@@ -91,13 +119,15 @@ class Guard:
         except Exception as error:  # noqa: BLE001  the request edge
             await reply.fail(unexpected(error, ask.id))
 
-    def _check_head(self, scope: Scope, headers: Sequence[tuple[bytes, bytes]], found: dict[bytes, bytes]) -> None:
+    def _check_head(
+        self, scope: Scope, headers: Sequence[tuple[bytes, bytes]], found: dict[bytes, bytes], *, takes_json: bool
+    ) -> None:
         if len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
             raise e.BadRequest("The request has too many headers, or too large ones.")
         self._check_host(scope, headers)
         if scope["method"] not in _SAFE_METHODS:
             self._check_origin(scope, found)
-            if _has_body(found) and not _is_json(found.get(b"content-type", b"")):
+            if takes_json and _has_body(found) and not _is_json(found.get(b"content-type", b"")):
                 raise NotJson("The body must be JSON.", hint="Send the header Content-Type: application/json.")
 
     def _check_host(self, scope: Scope, headers: Sequence[tuple[bytes, bytes]]) -> None:
@@ -202,10 +232,12 @@ class _Reply:
         self._extra = extra
         self._ask = ask
         self._started = False
+        self.status = 0
 
     def send(self, message: Message) -> Awaitable[None]:
         if not self._started:
             self._started = True
+            self.status = message["status"]
             headers: Headers = list(message["headers"])
             names = {name for name, _ in headers}
             if b"content-security-policy" not in names:
@@ -222,12 +254,12 @@ class _Reply:
         """The error as the whole response; nothing if a response is already under way, which then stays incomplete."""
         if self._started:
             return
-        body = envelope(error, detail=self._ask.detail)
-        headers = [*headers_of(error), (b"content-length", str(len(body)).encode())]
+        said: ErrorReply = self._ask.say(error)
+        headers = [*said.headers, (b"content-length", str(len(said.body)).encode())]
         if isinstance(error, (BodyTooLarge, BodyTooSlow)):
             headers.append((b"connection", b"close"))
-        await self.send({"type": "http.response.start", "status": row_of(error).status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        await self.send({"type": "http.response.start", "status": said.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": said.body})
 
 
 _WANTED = frozenset(

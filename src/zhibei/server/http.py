@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from fastapi import FastAPI
@@ -14,20 +14,31 @@ from starlette.responses import Response
 
 from zhibei import __version__
 from zhibei.app import App
-from zhibei.server import docs, native, openai
+from zhibei.server import anthropic, docs, kobold, llama_server, native, ollama, openai
+from zhibei.server.ask import Watcher
 from zhibei.server.auth import Keeper
+from zhibei.server.dialect import Dialect, Dialects
 from zhibei.server.drain import Drain
-from zhibei.server.errors import NoSuchRoute, WrongMethod
+from zhibei.server.errors import NoSuchRoute, WrongMethod, openai_envelope
 from zhibei.server.guard import Guard, Receive, Scope, Send
 from zhibei.server.json_route import BadBody, refuse
 from zhibei.server.listen import GRACE_S, listen
 
-DIALECTS = (openai.router, native.router)
+DIALECTS = tuple(each.DIALECT for each in (openai, ollama, anthropic, kobold, llama_server, native))
+_PAGES = Dialect("pages", lambda app: docs.router(), docs.ACCESS, openai_envelope, ())
 
 
-def create_app(app: App, *, drain: Drain | None = None) -> Guard:
+def create_app(app: App, *, drain: Drain | None = None, watchers: Sequence[Watcher] = ()) -> Guard:
     """The ASGI application for ``app``. ``drain`` lets the caller end it gently."""
-    return Guard(create_routes(app), app.settings.server, keeper=Keeper(app.settings.server.api_key), drain=drain or Drain())
+    server = app.settings.server
+    return Guard(
+        create_routes(app),
+        server,
+        keeper=Keeper(server.api_key),
+        drain=drain or Drain(),
+        dialects=Dialects((*DIALECTS, _PAGES)),
+        watchers=watchers,
+    )
 
 
 async def serve(
@@ -54,9 +65,8 @@ def create_routes(app: App) -> FastAPI:
             Exception: _unexpected,
         },
     )
-    for dialect in DIALECTS:
-        routes.include_router(dialect(app))
-    routes.include_router(docs.router())
+    for dialect in (*DIALECTS, _PAGES):
+        routes.include_router(dialect.router(app))
     return routes
 
 

@@ -15,9 +15,10 @@ from typing import Any, Generic, Protocol, TypeVar
 from starlette.responses import Response
 
 from zhibei import errors as e
+from zhibei.server.ask import ASK_KEY, Ask
 from zhibei.server.drain import stopping
-from zhibei.server.errors import envelope, log, unexpected
-from zhibei.server.guard import ASK_KEY, Ask, Message, Receive, Scope, Send
+from zhibei.server.errors import log, unexpected
+from zhibei.server.guard import Message, Receive, Scope, Send
 
 E = TypeVar("E")
 E_contra = TypeVar("E_contra", contravariant=True)
@@ -87,7 +88,7 @@ class EventStream(_Raw, Generic[E]):
             if not self._started:
                 raise
             named = error if isinstance(error, e.ZhibeiError) else unexpected(error, ask.id)
-            await _send(send, self._encoder.failure(envelope(named, detail=ask.detail)), more=False)
+            await _send(send, self._encoder.failure(ask.say(named).body), more=False)
         finally:
             beat.cancel()
             stalls.stop()

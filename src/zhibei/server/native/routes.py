@@ -15,6 +15,7 @@ from zhibei.errors import NotPermitted
 from zhibei.local import LocalService
 from zhibei.refs import ModelRef
 from zhibei.server import generation
+from zhibei.server.access import Access, AccessRules
 from zhibei.server.guard import is_loopback
 from zhibei.server.json_route import JsonRoute
 from zhibei.server.loading import keep_alive, load_options
@@ -23,6 +24,24 @@ from zhibei.server.native.translate import PullLines, body
 from zhibei.server.streams import EventStream, WholeAnswer
 from zhibei.service import RunOptions
 from zhibei.wire import NATIVE_PREFIX
+
+ACCESS: AccessRules = {
+    ("GET", f"{NATIVE_PREFIX}/version"): Access("read"),
+    ("GET", f"{NATIVE_PREFIX}/models"): Access("read"),
+    ("GET", f"{NATIVE_PREFIX}/models/{{name:path}}"): Access("read"),
+    ("DELETE", f"{NATIVE_PREFIX}/models/{{name:path}}"): Access("admin"),
+    ("POST", f"{NATIVE_PREFIX}/models/copy"): Access("admin"),
+    ("POST", f"{NATIVE_PREFIX}/pull"): Access("admin"),
+    ("GET", f"{NATIVE_PREFIX}/leftovers"): Access("read"),
+    ("POST", f"{NATIVE_PREFIX}/prune"): Access("admin"),
+    ("POST", f"{NATIVE_PREFIX}/verify"): Access("admin"),
+    ("POST", f"{NATIVE_PREFIX}/repair"): Access("admin"),
+    ("POST", f"{NATIVE_PREFIX}/update"): Access("admin"),
+    ("GET", f"{NATIVE_PREFIX}/ps"): Access("read"),
+    ("POST", f"{NATIVE_PREFIX}/stop"): Access("admin"),
+    ("POST", f"{NATIVE_PREFIX}/tokenize"): Access("chat"),
+    ("POST", f"{NATIVE_PREFIX}/detokenize"): Access("chat"),
+}
 
 _WHOLE: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": {"application/json": {}}}}
 _LINES: dict[int | str, dict[str, Any]] = {200: {"description": "Events, one a line.", "content": {"application/x-ndjson": {}}}}

@@ -1,5 +1,9 @@
 """OpenAI's dialect."""
 
-from zhibei.server.openai.routes import router
+from zhibei.server.dialect import Dialect
+from zhibei.server.errors import openai_envelope
+from zhibei.server.openai.routes import ACCESS, router
 
-__all__ = ["router"]
+DIALECT = Dialect("openai", router, ACCESS, openai_envelope, ("/v1/",))
+
+__all__ = ["DIALECT"]

@@ -14,7 +14,8 @@ from starlette.responses import Response
 from zhibei.app import App
 from zhibei.models import StoredModel
 from zhibei.server import generation
-from zhibei.server.guard import ASK_KEY, Ask
+from zhibei.server.access import Access, AccessRules
+from zhibei.server.ask import ask_of
 from zhibei.server.json_route import JsonRoute
 from zhibei.server.openai import replies, schema, translate
 from zhibei.server.openai.replies import ChatChunks, CompletionChunks, Head, Whole
@@ -22,6 +23,15 @@ from zhibei.server.streams import EventStream, WholeAnswer
 
 IGNORED_HEADER = "x-zhibei-ignored"
 UNENFORCED_HEADER = "x-zhibei-unenforced"
+
+ACCESS: AccessRules = {
+    ("GET", "/v1/models"): Access("read"),
+    ("GET", "/v1/models/{name:path}"): Access("read"),
+    ("POST", "/v1/chat/completions"): Access("chat"),
+    ("POST", "/v1/completions"): Access("chat"),
+    ("POST", "/v1/embeddings"): Access("chat"),
+    ("GET", "/health"): Access(None),
+}
 
 _log = logging.getLogger("zhibei.server")
 _STREAMED: dict[int | str, dict[str, Any]] = {
@@ -55,7 +65,7 @@ def router(app: App) -> APIRouter:
         """Continue a conversation."""
         asked, wanted = translate.asked(body), translate.chat_request(body, own=_is_own(request))
         head = _head("chatcmpl-", body, request, wanted.num_choices)
-        events = generation.chat(app, asked.model, wanted, asked.options)
+        events = generation.chat(app, ask_of(request), asked.model, wanted, asked.options)
         headers = _headers(asked.ignored, translate.unenforced_conditions(wanted.response_format))
         if body.stream:
             return EventStream(events, ChatChunks(head), headers)
@@ -66,18 +76,18 @@ def router(app: App) -> APIRouter:
         """Continue raw text."""
         asked, wanted = translate.asked(body), translate.completion_requests(body, own=_is_own(request))
         head = _head("cmpl-", body, request, sum(each.num_choices for each in wanted))
-        events = generation.complete(app, asked.model, wanted, asked.options, echo=body.echo or False)
+        events = generation.complete(app, ask_of(request), asked.model, wanted, asked.options, echo=body.echo or False)
         if body.stream:
             return EventStream(events, CompletionChunks(head), _headers(asked.ignored))
         return WholeAnswer(lambda: Whole(head).completion(events), _headers(asked.ignored))
 
     @routes.post("/v1/embeddings", responses=_WHOLE)
-    async def embeddings(body: schema.EmbeddingBody) -> Response:
+    async def embeddings(body: schema.EmbeddingBody, request: Request) -> Response:
         """Turn texts into vectors."""
         asked, wanted = translate.asked(body), translate.embedding_request(body)
 
         async def work() -> bytes:
-            found = await generation.embed(app, asked.model, wanted, asked.options)
+            found = await generation.embed(app, ask_of(request), asked.model, wanted, asked.options)
             length = len(found.vectors[0])
             if body.dimensions not in (None, length):
                 raise translate.wrong_dimensions(body.dimensions, length)
@@ -106,8 +116,7 @@ def _head(prefix: str, body: schema.SamplingBody, request: Request, num_choices:
 
 
 def _is_own(request: Request) -> bool:
-    ask: Ask = request.scope[ASK_KEY]
-    return ask.detail
+    return ask_of(request).detail
 
 
 def _headers(ignored: tuple[str, ...], unenforced: tuple[str, ...] = ()) -> dict[str, str]:

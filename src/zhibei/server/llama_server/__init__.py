@@ -1,0 +1,9 @@
+"""What llama.cpp's server has beside OpenAI's API, and the token routes of other servers."""
+
+from zhibei.server.dialect import Dialect
+from zhibei.server.llama_server.envelope import envelope
+from zhibei.server.llama_server.routes import ACCESS, router
+
+DIALECT = Dialect("llama-server", router, ACCESS, envelope, ())
+
+__all__ = ["DIALECT"]

@@ -1,0 +1,16 @@
+"""What llama.cpp's server has beside OpenAI's API, and the token routes of other servers. HTTP only."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from zhibei.app import App
+from zhibei.server.access import AccessRules
+from zhibei.server.json_route import JsonRoute
+
+ACCESS: AccessRules = {}
+
+
+def router(app: App) -> APIRouter:
+    """The routes, for one App."""
+    return APIRouter(route_class=JsonRoute, tags=["llama-server"])
