@@ -23,11 +23,11 @@ from serving import MODEL, pull_model, serving
 FIRST = re.compile(rb'"content":"[^"]')
 
 
-async def one(address: str, key: str, prompt: str, num_tokens: int) -> tuple[float, float, int]:
+async def one(address: str, key: str, prompt: str, num_tokens: int, model: str = MODEL) -> tuple[float, float, int]:
     """(seconds to the first token, seconds in all, tokens) of one streamed request, over a raw connection."""
     where = urlsplit(address)
     body = {
-        "model": MODEL,
+        "model": model,
         "messages": [{"role": "user", "content": prompt}],
         "stream": True,
         "stream_options": {"include_usage": True},

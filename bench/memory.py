@@ -29,7 +29,7 @@ import psutil
 
 from zhibei.chat import CompletionRequest, EmbeddingRequest
 from zhibei.engines.llama_cpp import order
-from zhibei.engines.llama_cpp.backend import LlamaCppEngine
+from zhibei.engines.llama_cpp.engine import LlamaCppEngine
 from zhibei.engines.process import EngineProcess
 from zhibei.formats.inspect import inspect_path
 from zhibei.hardware.detect import detect

@@ -30,7 +30,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from zhibei.chat import CompletionRequest
-from zhibei.engines.llama_cpp.backend import LlamaCppEngine
+from zhibei.engines.llama_cpp.engine import LlamaCppEngine
 from zhibei.events import Finished, Timings
 from zhibei.formats.inspect import inspect_path
 from zhibei.hardware import bandwidth
