@@ -11,8 +11,8 @@ VERBOSITY = 4
 quiet_parameters = worker.parameters
 
 
-def parameters(xllamacpp: Any, spec: EngineSpec, key: str) -> Any:
-    params = quiet_parameters(xllamacpp, spec, key)
+def parameters(xllamacpp: Any, spec: EngineSpec, key: str, prompts: str | None = None) -> Any:
+    params = quiet_parameters(xllamacpp, spec, key, prompts)
     params.verbosity = VERBOSITY
     return params
 

@@ -287,7 +287,7 @@ def _service(address: str | None) -> Service:
     if address is not None:
         from zhibei.remote import RemoteService
 
-        return RemoteService(address, settings.server.api_key)
+        return RemoteService(address, settings.server.api_key, settings.server.tls_cert)
     from zhibei.app import build
     from zhibei.local import LocalService
 

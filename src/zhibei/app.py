@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from zhibei.engines.base import Backend
+from zhibei.engines.llama_cpp.backend import LlamaCppBackend
+from zhibei.engines.llama_cpp.prompts import PromptStore
 from zhibei.engines.registry import Engines
+from zhibei.engines.upstream.backend import UpstreamBackend
+from zhibei.engines.upstream.listing import Upstreams
 from zhibei.hardware.detect import detect
+from zhibei.models import StoredModel
 from zhibei.planner.choose import fitting
 from zhibei.plans import Hardware
+from zhibei.refs import ModelRef
 from zhibei.runtime.pool import Pool
 from zhibei.runtime.recorder import Recorder
-from zhibei.settings import HubSettings, Settings, foreign_directories
+from zhibei.settings import HubSettings, Origins, Settings, foreign_directories
 from zhibei.store.library import Library
 from zhibei.store.options import FetchOptions, PullOptions
 from zhibei.store.sources.base import Hub, Variant, prefer_four_bits
@@ -25,28 +33,64 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """What the edges use. Not a façade: they call ``app.library`` and ``app.pool`` themselves."""
+    """What the edges use. Not a façade: they call ``app.library`` and ``app.pool`` themselves.
+
+    ``instance`` tells this App from any other; it means nothing. ``origins``: where settings come from, as ``Resolved`` has it.
+    """
 
     settings: Settings
     library: Library
     pool: Pool
     hardware: Callable[[], Hardware]
+    upstreams: Upstreams
+    instance: str
+    origins: Origins = field(default_factory=dict)
+
+    async def all_models(self) -> Sequence[StoredModel]:
+        """The models on this disk, broken ones included, then those of other servers that answer."""
+        own, others = await asyncio.gather(asyncio.to_thread(self.library.list), self.upstreams.models())
+        return [*own, *others]
+
+    def resolve(self, name: str) -> StoredModel:
+        """A model of either, by its name; no other server is asked.
+
+        Raises:
+            What ``Library.resolve`` and ``Upstreams.resolve`` raise.
+        """
+        return resolve(self.library, self.upstreams, name)
 
     async def close(self) -> None:
         """Stop every engine."""
+        await self.upstreams.close()
         await self.pool.close()
 
 
-def build(settings: Settings, *, backends: Mapping[str, Backend] | None = None) -> App:
+def build(settings: Settings, *, backends: Mapping[str, Backend] | None = None, origins: Origins | None = None) -> App:
     """Build everything. Starts nothing, reads no model, makes no directory.
 
     Args:
         backends: engines by name, instead of those in the registry's table.
     """
     library = Library(settings.home, options=pull_options(settings), places=partial(places, settings))
-    engines = backends if backends is not None else Engines()
+    instance = secrets.token_hex(8)
+    upstreams = Upstreams(settings.upstreams, instance)
+    others: Mapping[str, Backend] = {"upstream": UpstreamBackend(upstreams)}
+    engines = Engines({**others, "llama.cpp": llama_cpp(settings)}) if backends is None else {**others, **backends}
     recorder = Recorder(settings.home / "state", detect)
-    return App(settings, library, Pool(settings, library.resolve, detect, engines, recorder), detect)
+    pool = Pool(settings, partial(resolve, library, upstreams), detect, engines, recorder)
+    return App(settings, library, pool, detect, upstreams, instance, origins or {})
+
+
+def llama_cpp(settings: Settings) -> LlamaCppBackend:
+    """The engine llama.cpp, by the settings."""
+    prompts = PromptStore(settings.home / "cache" / "prompts", settings.prompt_cache_disk_bytes)
+    return LlamaCppBackend(prompts, settings.stall_timeout_s)
+
+
+def resolve(library: Library, upstreams: Upstreams, name: str) -> StoredModel:
+    """A model by its name, whoever has it."""
+    ref = ModelRef.parse(name)
+    return upstreams.resolve(ref) if ref.source == "upstream" else library.resolve(name)
 
 
 def places(settings: Settings) -> ForeignPlaces:

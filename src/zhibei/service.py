@@ -17,6 +17,11 @@ from zhibei.plans import Resident
 if TYPE_CHECKING:
     from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings
     from zhibei.events import CheckEvent, GenerationEvent, Loading, PullEvent
+    from zhibei.judging.asking import FitQuestion
+    from zhibei.judging.fit import Judgement
+    from zhibei.judging.machine import Machine
+    from zhibei.planner.recommend import Recommendation, Wish
+    from zhibei.runtime.logbook import LogLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,16 @@ class RunOptions:
 
     load: LoadOptions = LoadOptions()
     keep_alive: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """What runs now. ``num_waiting``: requests that wait for a model. Bytes are the machine's main memory."""
+
+    residents: tuple[Resident, ...]
+    num_waiting: int
+    available_bytes: int | None
+    total_bytes: int | None
 
 
 class Service(Protocol):
@@ -76,6 +91,26 @@ class Service(Protocol):
 
     async def residents(self) -> Sequence[Resident]:
         """The running models."""
+        ...
+
+    async def pool(self) -> PoolState:
+        """The running models, the queue, and the machine's memory."""
+        ...
+
+    def logs(self, name: str, *, num_lines: int = 100, follow: bool = False) -> AsyncGenerator[LogLine, None]:
+        """The last lines that a model's engine wrote and, with ``follow``, each new one. Raises ModelNotFound."""
+        ...
+
+    async def machine(self) -> Machine:
+        """The machine that the models run on."""
+        ...
+
+    async def fit(self, question: FitQuestion) -> Judgement:
+        """Whether and how a model runs there. Raises what a look at the model raises."""
+        ...
+
+    async def recommend(self, wish: Wish, *, limit: int = 8) -> Sequence[Recommendation]:
+        """The catalogue's models for a wish, the best first."""
         ...
 
     async def stop_model(self, name: str) -> None:

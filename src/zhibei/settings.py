@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -18,6 +19,7 @@ from zhibei.envvars import CONFIG_FILE_VAR, ENV_VARS
 from zhibei.errors import BadRequest, BadSetting
 from zhibei.i18n import N_
 from zhibei.options import LoadOptions, Sampling
+from zhibei.refs import is_upstream_model, is_upstream_name
 from zhibei.units import parse_bytes, parse_keep_alive
 
 DEFAULT_PORT = 11435
@@ -27,7 +29,12 @@ LANGUAGES = ("en", "zh")
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """The HTTP edge. ``allow_insecure_bind`` lets it listen beyond loopback without a key."""
+    """The HTTP edge. ``allow_insecure_bind`` lets it listen beyond loopback without a key.
+
+    ``tls_cert``, ``tls_key``: files in PEM form; with them it speaks HTTPS alone.
+    ``max_wait_s``: how long a request may wait in the queue.
+    ``log_format``: of the line for each request. ``otlp_endpoint``: where traces go; None: nowhere.
+    """
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
@@ -35,8 +42,13 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     max_queue: int = 128
+    max_wait_s: float = 600.0
     max_body_bytes: int = 16 * 1024 * 1024
     allow_insecure_bind: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    log_format: Literal["text", "json", "off"] = "text"
+    otlp_endpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +108,8 @@ class UpstreamSettings:
 class Settings:
     """All settings. ``keep_alive`` is a duration as text (``5m``); ``max_models`` 0 means as memory allows.
 
-    ``model_folders``: plain folders of models beside the store, shown by ``list --all``.
+    ``model_folders``: plain folders of models beside the store, shown by ``list --all``. ``stall_timeout_s``: how long an
+    engine may do nothing while it is needed. ``prompt_cache_disk``: what the prompts of unloaded models may take (``4GiB``).
     """
 
     lang: str | None = None
@@ -106,6 +119,8 @@ class Settings:
     keep_alive: str = "5m"
     max_models: int = 0
     load_timeout_s: float = 600.0
+    stall_timeout_s: float = 30.0
+    prompt_cache_disk: str = "4GiB"
     model_folders: tuple[Path, ...] = ()
     server: ServerSettings = ServerSettings()
     hubs: HubSettings = HubSettings()
@@ -120,8 +135,20 @@ class Settings:
         """Seconds an idle model stays loaded; None: for ever."""
         return parse_keep_alive(self.keep_alive)
 
+    @property
+    def prompt_cache_disk_bytes(self) -> int:
+        """The limit as a number; 0: none are kept."""
+        return parse_bytes(self.prompt_cache_disk)
+
 
 Origin = Literal["default", "file", "environment", "flag"]
+Origins = Mapping[str, tuple[Origin, str | None]]
+_SECRETS = ("api_key", "hf_token", "ms_token")
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting's value is never to be shown; ``name`` is dotted."""
+    return name.rpartition(".")[2] in _SECRETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +228,11 @@ def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str
     wanted = {key for key in env if key in _CHILD_NAMES or key.startswith(_CHILD_PREFIXES)}
     keep = {key: env[key] for key in wanted if not _SECRET_NAME.search(key)}
     return {**keep, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+
+
+def program_environment(more: Mapping[str, str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a program that a person starts by us: their own, and ``more``."""
+    return {**(os.environ if environ is None else environ), **more}
 
 
 def pip_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -296,6 +328,15 @@ def _read_file(path: Path, *, explicit: bool) -> list[tuple[str, Any]]:
         return []
     except (OSError, UnicodeDecodeError) as error:
         raise BadSetting("The configuration file {path} cannot be read: {error}", path=path, error=error) from None
+    return parse_file(path, text)
+
+
+def parse_file(path: Path, text: str) -> list[tuple[str, Any]]:
+    """What the text of a configuration file sets: dotted names and values, none of them checked.
+
+    Raises:
+        BadSetting: it is not TOML.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -431,7 +472,9 @@ def _describe(hint: Any) -> str:
 _LEAST: Mapping[str, float] = {
     "max_models": 0,
     "load_timeout_s": 1,
+    "stall_timeout_s": 1,
     "server.max_queue": 1,
+    "server.max_wait_s": 1,
     "server.max_body_bytes": 1,
     "download.connections": 1,
     "load.ctx_size": 16,
@@ -444,6 +487,38 @@ _LEAST: Mapping[str, float] = {
     "load.main_gpu": 0,
     "load.cache_ram_mib": 0,
 }
+
+
+def _check_upstream(server: str, upstream: UpstreamSettings) -> None:
+    if not is_upstream_name(server):
+        hint = "Use small letters, digits, '.', '_' and '-'."
+        raise BadSetting("Another server cannot be called {name!r}.", hint=hint, name=server[:100])
+    _check_endpoint(f"upstreams.{server}.url", upstream.url)
+    key = upstream.api_key
+    if key is not None and not (key.strip() and key.isascii() and key.isprintable()):
+        hint = "Keys are letters, digits and signs, without line breaks."
+        raise BadSetting("{name} is no key.", hint=hint, name=f"upstreams.{server}.api_key")
+    for model in upstream.models:
+        if not is_upstream_model(model):
+            raise BadSetting("{name} cannot name a model {model!r}.", name=f"upstreams.{server}.models", model=model[:100])
+
+
+def _check_places(settings: Settings) -> None:
+    for name in ("hf_endpoint", "ms_endpoint", "ollama_registry"):
+        _check_endpoint(f"hubs.{name}", getattr(settings.hubs, name))
+    for url in settings.hubs.hf_mirrors:
+        _check_endpoint("hubs.hf_mirrors", url)
+    if settings.server.otlp_endpoint is not None:
+        _check_endpoint("server.otlp_endpoint", settings.server.otlp_endpoint)
+    for server, upstream in settings.upstreams.items():
+        _check_upstream(server, upstream)
+
+
+def _check_models(settings: Settings) -> None:
+    for model, (name, least) in product(settings.models, _LEAST.items()):
+        value = getattr(settings.models[model].load, name.removeprefix("load."), None) if name.startswith("load.") else None
+        if value is not None and value < least:
+            raise BadSetting("{name} cannot be less than {least}.", name=f"models.{_quoted(model)}.{name}", least=least)
 
 
 def _check(settings: Settings) -> None:
@@ -460,14 +535,18 @@ def _check(settings: Settings) -> None:
         value: Any = values[name]
         if value is not None and value < least:
             raise BadSetting("{name} cannot be less than {least}.", name=name, least=least)
-    for name in ("hubs.hf_endpoint", "hubs.ms_endpoint", "hubs.ollama_registry"):
-        _check_endpoint(name, str(values[name]))
-    for url in settings.hubs.hf_mirrors:
-        _check_endpoint("hubs.hf_mirrors", url)
+    _check_places(settings)
     try:
-        parse_keep_alive(settings.keep_alive)
+        for keep_alive in (settings.keep_alive, *(model.keep_alive for model in settings.models.values())):
+            parse_keep_alive(keep_alive if keep_alive is not None else "0")
     except BadRequest as error:
         raise BadSetting(error.message, hint=error.hint, **error.values) from None
+    _check_models(settings)
+    try:
+        parse_bytes(settings.prompt_cache_disk)
+    except BadRequest as error:
+        where, value = "prompt_cache_disk", settings.prompt_cache_disk
+        raise BadSetting("{where} cannot be {value!r}.", hint=error.hint, where=where, value=value) from None
     try:
         max_rate = settings.download.max_bytes_per_s
     except BadRequest as error:

@@ -6,8 +6,9 @@ takes the default for those that are missing, so that a client and a server of n
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
 from types import UnionType
@@ -43,7 +44,9 @@ def encode(value: Any) -> Any:
         return {f.name: encode(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, (tuple, list)):
         return [encode(item) for item in value]
-    if isinstance(value, datetime):
+    if isinstance(value, Mapping):
+        return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, date):
         return value.isoformat()
     return _plain(value)
 
@@ -137,17 +140,25 @@ def _decode(kind: Any, data: Any) -> Any:
             raise TypeError(data)
         kinds = (args[0],) * len(data) if args[-1] is Ellipsis else args
         return tuple(_decode(each, item) for each, item in zip(kinds, data, strict=True))
+    if origin is Mapping:
+        return {str(key): _decode(args[1], item) for key, item in data.items()}
     if origin is Literal or kind is Any or kind is object:
         return data
-    if kind is datetime:
-        return datetime.fromisoformat(data)
-    if kind is Path:
-        return Path(data)
+    return _decode_plain(kind, data)
+
+
+def _decode_plain(kind: Any, data: Any) -> Any:
+    reader = _READERS.get(kind)
+    if reader is not None:
+        return reader(data)
     if kind is float and type(data) is int:
         return float(data)
     if type(data) is not kind:
         raise TypeError(data)
     return data
+
+
+_READERS: dict[Any, Callable[[Any], Any]] = {datetime: datetime.fromisoformat, date: date.fromisoformat, Path: Path}
 
 
 def _decode_dataclass(kind: Any, data: Any) -> Any:

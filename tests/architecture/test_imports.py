@@ -22,6 +22,7 @@ PURE = (
     "text",
     "server/openai/translate.py",
     "server/native/translate.py",
+    "server/ollama/translate.py",
 )
 VOCABULARY = ("chat.py", "events.py", "refs.py", "models.py", "options.py", "plans.py", "errors.py", "units.py")
 IMPURE = {

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.every_route import sample
 from support.serving import MODEL, Serving, serving, stored_model
 
 SAID = {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}
@@ -122,7 +123,9 @@ def test_looking_changes_nothing(servers: list[tuple[Serving, dict[str, str]]]) 
             paths = client.get("/openapi.json").json()["paths"]
             for path in [*paths, "/docs"]:
                 for method in ("GET", "HEAD", "OPTIONS"):
-                    client.request(method, path.replace("{name}", "tiny"))
+                    # Some answers have no end.
+                    with client.stream(method, sample(path, "tiny")) as reply:
+                        assert reply.status_code
         assert nothing_happened(server)
 
 

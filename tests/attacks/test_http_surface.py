@@ -330,7 +330,8 @@ def test_random_bodies_never_break_anything(client: httpx.Client) -> None:
     schemas = api["components"]["schemas"]
     base: dict[str, Any] = {"model": MODEL, "messages": SAID, "prompt": "x", "input": "x", "text": "x", "tokens": [1]}
     for path, methods in api["paths"].items():
-        if "post" not in methods or path.endswith("/pull"):
+        # The others are asked by what is made from the page.
+        if path not in (CHAT, COMPLETION, EMBEDDING, "/zhibei/v1/tokenize", "/zhibei/v1/detokenize"):
             continue
         reference = methods["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
         fields = schemas[reference.rpartition("/")[2]]["properties"]

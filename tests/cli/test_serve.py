@@ -47,7 +47,8 @@ def test_it_says_where_it_is_and_serves_and_ends(stocked: Program) -> None:
             assert json.load(answer)["name"] == "zhibei"
         child.send_signal(signal.SIGINT)
         assert child.wait(30) == 0
-        assert child.stderr.read() == "Stopped.\n"
+        request, stopped = child.stderr.read().splitlines()
+        assert " 200 GET /zhibei/v1/version " in request and stopped == "Stopped."
         assert child.stdout is not None and child.stdout.read() == ""
 
 

@@ -28,6 +28,11 @@ def stored_model(home: Path, name: str = MODEL) -> None:
     """Put a tiny model into a store."""
     source = home.parent / "tiny.gguf"
     source.write_bytes(model_bytes(4))
+    import_model(home, source, name)
+
+
+def import_model(home: Path, source: Path, name: str) -> None:
+    """Copy a model file into a store."""
 
     async def pull() -> None:
         async for _ in Library(home).pull(ModelRef.parse(str(source)), name=name, copy=True):
@@ -140,11 +145,17 @@ class Gate:
 
 @contextmanager
 def serving(
-    home: Path, *, script: EchoScript | None = None, engine: str = "echo", grace_s: float = 5.0, **server: object
+    home: Path,
+    *,
+    script: EchoScript | None = None,
+    engine: str = "echo",
+    grace_s: float = 5.0,
+    settings: Settings | None = None,
+    **server: object,
 ) -> Iterator[Serving]:
-    """A server for the models of ``home``; ``server`` are fields of ServerSettings."""
+    """A server for the models of ``home``; ``server`` are fields of ServerSettings, ``settings`` are all the others."""
     own = ServerSettings(port=0, **server)  # type: ignore[arg-type]
-    settings = replace(Settings(), home=home, engine=engine, server=own)
+    settings = replace(settings or Settings(), home=home, engine=engine, server=own)
     running = Serving(settings, (script or EchoScript()) if engine == "echo" else None, grace_s)
     running.start()
     try:

@@ -431,3 +431,21 @@ def test_a_table_by_name_holds_settings_that_exist(tmp_path: Path, text: str) ->
     config.write_text(text)
     with pytest.raises(BadSetting):
         resolve(environ={}, config=config)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[models.x]\nkeep_alive = "a while"',
+        "[models.x.load]\nctx_size = 3",
+        '[models."a:b".load]\nparallel = 0',
+        "[server]\nmax_wait_s = 0",
+    ],
+)
+def test_a_models_own_values_are_checked_like_those_for_all(tmp_path: Path, text: str) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(text)
+    with pytest.raises(BadSetting):
+        resolve(environ={}, config=config)
+    config.write_text('[models.x]\nkeep_alive = "forever"\nload.gpu_layers = 0\n[server]\nmax_wait_s = 1\n')
+    assert resolve(environ={}, config=config).settings.models["x"].load.gpu_layers == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support.node import install_packages
 from support.serving import Serving, serving, stored_model
 
 
@@ -30,3 +31,9 @@ def start(tiny_home: Path) -> Iterator[Callable[..., Serving]]:
 def server(start: Callable[..., Serving]) -> Serving:
     """A server of this test's own."""
     return start()
+
+
+@pytest.fixture(scope="session")
+def node_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory in which scripts for node find the official JavaScript clients."""
+    return install_packages(tmp_path_factory.mktemp("js"))

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from support.serving import MODEL, Serving
+from support.certificates import make_certificate
+from support.serving import MODEL, Serving, serving, stored_model
+from zhibei import __version__
 from zhibei.errors import BadSetting
 from zhibei.events import Finished, TextDelta, Usage
+from zhibei.remote import RemoteService
+from zhibei.server.keys import KeyFile
 
 END = Finished(("stop",), Usage(1, 1))
-TESTS = Path(__file__).parent.parent
+TEN = {"parallel": 10}
 
 # A server whose engine says one word and then waits for ever, or until it is closed.
 CHILD = """
@@ -36,7 +41,7 @@ from zhibei.settings import ServerSettings, Settings
 
 async def main():
     wait = Wait(asyncio.Event())
-    script = EchoScript([(TextDelta("word "), wait)] * 8)
+    script = EchoScript([(TextDelta("word "), wait)] * 16)
     settings = replace(Settings(), home=Path(sys.argv[1]), engine="echo", server=ServerSettings(port=0))
     app = build(settings, backends={"echo": EchoBackend(script)})
     try:
@@ -76,9 +81,9 @@ def child(home: Path, grace_s: float = 20) -> Iterator[Child]:
 
 
 @contextmanager
-def streaming(url: str) -> Iterator[Iterator[str]]:
+def streaming(url: str, **fields: object) -> Iterator[Iterator[str]]:
     """A stream whose first word has come."""
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "stream": True}
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "stream": True, **fields}
     with httpx.Client(timeout=30) as client, client.stream("POST", url + "/v1/chat/completions", json=body) as response:
         lines = response.iter_lines()
         assert any("word" in line for line in lines)
@@ -164,32 +169,130 @@ def test_a_port_that_is_taken_says_by_whom(start: Callable[..., Serving]) -> Non
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_beyond_loopback_a_server_needs_a_key_or_an_explicit_word(start: Callable[..., Serving], host: str) -> None:
+def test_beyond_loopback_a_server_needs_a_key_or_an_explicit_word(tmp_path: Path, host: str) -> None:
     if host == "::" and not socket.has_ipv6:
         pytest.skip("no IPv6 here")
-    with pytest.raises(BadSetting, match="no API key"):
-        start(host=host)
+    home = tmp_path / "home"
+    stored_model(home)
+    with pytest.raises(BadSetting, match="no API key"), serving(home, host=host):
+        pass
     for allowed in ({"api_key": "k"}, {"allow_insecure_bind": True}):
-        server = start(host=host, **allowed)
-        assert httpx.get(server.url + "/health").json() == {"status": "ok"}
+        with serving(home, host=host, **allowed) as server:
+            assert httpx.get(server.url + "/health").json() == {"status": "ok"}
+    key, text = KeyFile(home).create("", ("read",))
+    with serving(home, host=host) as server:
+        assert httpx.get(server.url + "/v1/models", headers={"x-api-key": text}).status_code == 200
+        KeyFile(home).revoke(key.id)
+        for headers in ({}, {"x-api-key": text}):
+            assert httpx.get(server.url + "/v1/models", headers=headers).status_code == 401
 
 
-def test_many_requests_at_once_are_answered_or_refused(start: Callable[..., Serving]) -> None:
-    server = start(max_queue=4)
+def test_with_a_certificate_it_speaks_https_and_nothing_else(start: Callable[..., Serving], tmp_path: Path) -> None:
+    files = make_certificate(tmp_path)
+    server = start(tls_cert=files.path, tls_key=files.key)
+    assert server.url == f"https://127.0.0.1:{server.port}"
+    trusting = ssl.create_default_context(cafile=str(files.path))
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    with httpx.Client(base_url=f"https://localhost:{server.port}", verify=trusting) as client:
+        said = {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}
+        assert client.post("/v1/chat/completions", json=said).status_code == 200
+        own = f"https://localhost:{server.port}"
+        assert client.post("/v1/chat/completions", json=said, headers={"origin": own}).status_code == 200
+        assert client.post("/v1/chat/completions", json=said, headers={"origin": own.replace("https", "http")}).status_code == 403
+        assert client.get("/health", headers={"host": "evil.example"}).status_code == 403
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(server.url + "/health")
+    with pytest.raises(httpx.HTTPError):
+        httpx.get(f"http://127.0.0.1:{server.port}/health")
+
+    async def ask() -> str:
+        service = RemoteService(server.url, certificate=files.path)
+        try:
+            return await service.version()
+        finally:
+            await service.close()
+
+    assert asyncio.run(ask()) == __version__
+
+
+def test_a_certificate_that_cannot_be_used_is_said_before_anything_listens(start: Callable[..., Serving], tmp_path: Path) -> None:
+    files, other = make_certificate(tmp_path), make_certificate(tmp_path, "other")
+    with pytest.raises(BadSetting, match="does not belong"):
+        start(tls_cert=files.path, tls_key=other.key)
+
+
+def test_ten_streams_are_cut_with_an_error_when_the_time_is_over(tiny_home: Path) -> None:
+    with child(tiny_home, grace_s=0.5) as server, ExitStack() as stack:
+        streams = [stack.enter_context(streaming(server.url, load=TEN)) for _ in range(10)]
+        server.process.send_signal(signal.SIGTERM)
+        for lines in streams:
+            rest = "".join(lines)
+            assert '"code":"busy"' in rest and "[DONE]" not in rest
+        assert server.process.wait(20) == 0
+        assert server.output.read() == "closed\n"
+
+
+def test_ten_streams_may_finish_in_that_time(start: Callable[..., Serving]) -> None:
+    server = start(grace_s=20)
     gate = server.gate()
-    server.answers(*[(gate.step, TextDelta("x"), END)] * 5)
-    statuses: list[tuple[int, bool]] = []
+    server.answers(*[(TextDelta("word "), gate.step, TextDelta("end"), END)] * 10)
+    with ExitStack() as stack, httpx.Client(base_url=server.url) as other:
+        streams = [stack.enter_context(streaming(server.url, load=TEN)) for _ in range(10)]
+        other.get("/health")
+        server.interrupt()
+        while other.get("/health").status_code != 503:
+            pass
+        gate.open()
+        for lines in streams:
+            rest = "".join(lines)
+            assert '"end"' in rest and rest.endswith("data: [DONE]")
 
-    def ask() -> None:
-        body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "load": {"parallel": 1}}
-        reply = httpx.post(server.url + "/v1/chat/completions", json=body, timeout=30)
-        statuses.append((reply.status_code, "retry-after" in reply.headers))
 
-    threads = [threading.Thread(target=ask) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    server.until(lambda: len(statuses) == 15)
-    gate.open()
-    for thread in threads:
-        thread.join(30)
-    assert sorted(statuses) == [(200, False)] * 5 + [(503, True)] * 15
+@dataclass
+class Answers:
+    """How many requests ended how."""
+
+    ok: int = 0
+    refused: int = 0
+    others: list[int] = field(default_factory=list)
+
+
+@pytest.mark.parametrize("num_requests", [300])
+def test_many_requests_at_once_are_answered_or_refused(start: Callable[..., Serving], num_requests: int) -> None:
+    """What there is no room for is refused while the others still wait (E-09)."""
+    server = start()
+    queue, slots = server.settings.server.max_queue, 4
+    gate = server.gate()
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "load": {"parallel": slots}}
+    # While a model loads all wait; only then are there places beside the queue.
+    assert httpx.post(server.url + "/v1/chat/completions", json=body).status_code == 200
+    server.answers(*[(gate.step, TextDelta("x"), END)] * (queue + slots))
+    answers = Answers()
+
+    async def ask(client: httpx.AsyncClient) -> None:
+        try:
+            reply = await client.post("/v1/chat/completions", json=body)
+        except httpx.HTTPError:
+            answers.others.append(0)
+            return
+        if reply.status_code == 200:
+            answers.ok += 1
+        elif reply.status_code == 503 and int(reply.headers["retry-after"]) > 0:
+            answers.refused += 1
+        else:
+            answers.others.append(reply.status_code)
+
+    async def flood() -> None:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client:
+            asking = [asyncio.ensure_future(ask(client)) for _ in range(num_requests)]
+            while answers.refused + len(answers.others) < num_requests - queue - slots:
+                await asyncio.sleep(0.01)
+            assert answers.ok == 0
+            assert (await client.get("/health")).status_code == 200
+            gate.open()
+            await asyncio.gather(*asking)
+
+    asyncio.run(flood())
+    assert answers == Answers(queue + slots, num_requests - queue - slots)
+    assert server.script.num_running == 0

@@ -16,7 +16,12 @@ from support.hostile_server import HostileServer
 from support.models import model_bytes
 from support.serving import MODEL, Serving, serving, stored_model
 from zhibei import __version__
-from zhibei.wire import decode_error, decode_pull_event
+from zhibei.judging.fit import Judgement
+from zhibei.judging.machine import Machine
+from zhibei.planner.recommend import Recommendation
+from zhibei.plans import Plan
+from zhibei.server.native.jobs import MAX_RUNNING
+from zhibei.wire import decode, decode_error, decode_pull_event
 
 
 @pytest.fixture
@@ -35,7 +40,8 @@ def client(own: Serving) -> Iterator[httpx.Client]:
 
 
 def test_version(client: httpx.Client) -> None:
-    assert client.get("/version").json() == {"name": "zhibei", "version": __version__}
+    told = client.get("/version").json()
+    assert (told["name"], told["version"]) == ("zhibei", __version__) and told["instance"]
 
 
 def test_models(client: httpx.Client) -> None:
@@ -339,3 +345,169 @@ def test_a_pull_that_breaks_under_way_ends_with_its_error(own: Serving, client: 
         assert client.get("/models/mine").status_code == 404
     finally:
         own.run(close_server)
+
+
+def test_the_machine_is_told_and_judged(client: httpx.Client) -> None:
+    machine = decode(Machine, client.get("/hardware").json())
+    assert machine.hardware.total_bytes and machine.room is not None and machine.engines
+    judged = decode(Judgement, client.post("/fit", json={"reference": "tiny", "load": {"ctx_size": 64}}).json())
+    assert judged.plan is not None and judged.plan.ctx_size == 64 and judged.appraisal.models[0].is_here
+    imagined = client.post("/fit", json={"reference": "tiny", "hardware": "rtx4090,ram=64g"}).json()
+    assert {use["device"] for use in imagined["plan"]["devices"]} == {"cpu", "gpu0"}
+    offers = [decode(Recommendation, item) for item in client.post("/recommend", json={"limit": 2, "purpose": "code"}).json()]
+    assert len(offers) == 2 and all(offer.plan.is_runnable and offer.reasons for offer in offers)
+    plan = decode(Plan, client.post("/plan", json={"model": "tiny", "load": {"ctx_size": 96}}).json())
+    assert plan.spec is not None and (plan.spec.engine, plan.ctx_size) == ("echo", 96)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/fit", {}),
+        ("/fit", {"reference": "tiny", "hardware": "a machine"}),
+        ("/fit", {"reference": "tiny", "purpose": "dancing"}),
+        ("/fit", {"reference": "tiny", "load": {"ctx_size": 0}}),
+        ("/recommend", {"limit": 1000}),
+        ("/recommend", {"ctx_size": 1}),
+        ("/plan", {"model": 5}),
+        ("/load", {"model": MODEL, "task": "dance"}),
+        ("/pulls", {"ref": "a b"}),
+        ("/pulls", {}),
+    ],
+)
+def test_questions_that_make_no_sense_are_a_400(client: httpx.Client, path: str, body: Any) -> None:
+    assert client.post(path, json=body).status_code == 400, (path, body)
+
+
+def test_settings_are_told_without_their_secrets(start: Callable[..., Serving]) -> None:
+    server = start(api_key="the key")
+    with httpx.Client(base_url=server.url, headers={"Authorization": "Bearer the key"}) as client:
+        reply = client.get("/zhibei/v1/settings")
+    rows = {row["name"]: row for row in reply.json()}
+    assert rows["server.api_key"]["value"] == "********" and "the key" not in reply.text
+    assert rows["engine"]["value"] == "echo" and rows["hubs.hf_token"]["value"] is None
+
+
+def test_a_model_is_loaded_by_hand_and_seen_in_the_pool(client: httpx.Client) -> None:
+    (loaded,) = client.post("/load", json={"model": "tiny", "keep_alive": "1h"}).json()
+    assert (loaded["name"], loaded["num_leases"]) == (MODEL, 0)
+    pool = client.get("/pool").json()
+    assert [resident["name"] for resident in pool["residents"]] == [MODEL]
+    assert pool["num_waiting"] == 0 and 0 < pool["available_bytes"] <= pool["total_bytes"]
+    assert client.post("/load", json={"model": "nowhere"}).status_code == 404
+
+
+def test_events_tell_what_happens_from_now_on(client: httpx.Client) -> None:
+    with client.stream("GET", "/events") as reply:
+        lines = (json.loads(line) for line in reply.iter_lines() if line)
+        assert next(lines)["event"] == "pool"
+        client.post("/load", json={"model": "tiny"})
+        client.post("/stop", json={"name": "tiny"})
+        seen = []
+        for line in lines:
+            seen.append(line)
+            if line["event"] == "model_unloaded":
+                break
+    told = [(line["event"], line.get("name")) for line in seen if line["event"] != "queue_length"]
+    assert told == [("load_began", MODEL), ("model_loaded", MODEL), ("model_unloaded", MODEL)]
+    assert seen[-1]["why"] == "asked"
+
+
+def test_lines_of_an_engine_are_read_and_followed(own: Serving, client: httpx.Client) -> None:
+    assert own.app is not None
+    book = own.app.pool.logs
+
+    async def write(text: str) -> None:
+        book.write(MODEL, text)
+
+    own.run(lambda: write("one\ntwo"))
+    assert [json.loads(line)["text"] for line in client.get("/logs/tiny?lines=1").text.splitlines() if line] == ["two"]
+    with client.stream("GET", "/logs/tiny:latest?follow=true&lines=2") as reply:
+        lines = (json.loads(line)["text"] for line in reply.iter_lines() if line)
+        assert [next(lines), next(lines)] == ["one", "two"]
+        own.run(lambda: write("three"))
+        assert next(lines) == "three"
+    assert client.get("/logs/nowhere").status_code == 404
+    assert client.get("/logs/tiny?lines=-1").status_code == 400
+
+
+def test_followers_do_not_hold_up_the_end_of_the_server(own: Serving, client: httpx.Client) -> None:
+    with client.stream("GET", "/events") as reply:
+        lines = reply.iter_lines()
+        assert json.loads(next(line for line in lines if line))["event"] == "pool"
+        own.interrupt()
+        assert [line for line in lines if line and "queue_length" not in line] == []
+
+
+def test_a_pull_goes_on_when_its_client_has_left(own: Serving, client: httpx.Client, tmp_path: Path) -> None:
+    source = tmp_path / "mine.gguf"
+    source.write_bytes(model_bytes(6))
+    begun = client.post("/pulls", json={"ref": str(source), "name": "mine", "copy_file": True}).json()
+    lines = [json.loads(line) for line in client.get(f"/pulls/{begun['id']}/events").text.splitlines() if line]
+    assert [line["event"] for line in lines if line["event"] != "progress"] == ["inspected", "pulled"]
+    assert client.get("/models/mine").status_code == 200
+    (listed,) = client.get("/pulls").json()
+    assert listed == client.get(f"/pulls/{begun['id']}").json()
+    assert (listed["state"], listed["name"], listed["error"]) == ("done", "mine:latest", None)
+    again = [json.loads(line) for line in client.get(f"/pulls/{begun['id']}/events").text.splitlines() if line]
+    assert [line["event"] for line in again] == ["inspected", "progress", "pulled"] and all(line in lines for line in again)
+    assert client.delete(f"/pulls/{begun['id']}").json()["state"] == "done"
+    assert client.get("/pulls").json() == []
+    for method, path in (("GET", "/pulls/nothing"), ("GET", "/pulls/nothing/events"), ("DELETE", "/pulls/nothing")):
+        assert client.request(method, path).status_code == 404
+
+
+def test_a_pull_that_fails_says_so_to_all_who_ask(client: httpx.Client, tmp_path: Path) -> None:
+    fake = tmp_path / "fake.gguf"
+    fake.write_bytes(b"GGUF" + bytes(50))
+    begun = client.post("/pulls", json={"ref": str(fake), "copy_file": True}).json()
+    last = json.loads(client.get(f"/pulls/{begun['id']}/events").text.splitlines()[-1])
+    assert last["event"] == "failed" and type(decode_error(last["error"]["zhibei"])).__name__ == "ModelFileError"
+    assert client.get(f"/pulls/{begun['id']}").json()["state"] == "failed"
+
+
+def test_pulls_are_bounded_not_begun_twice_and_can_be_cancelled(own: Serving, client: httpx.Client) -> None:
+    gate = own.gate()
+    content = model_bytes(300)
+
+    async def open_server() -> HostileServer:
+        made = HostileServer(content)
+        await made.__aenter__()
+        made.fault = lambda request, reply: replace(reply, hold_after=10, hold=gate.event) if request.is_body else None
+        return made
+
+    async def close_server() -> None:
+        await source.__aexit__(None, None, None)
+
+    source = own.run(open_server)
+    try:
+        refs = [source.url(f"Mine{number}-Q4_0.gguf") for number in range(MAX_RUNNING)]
+        begun = [client.post("/pulls", json={"ref": ref}).json() for ref in refs]
+        assert client.post("/pulls", json={"ref": refs[0]}).json()["id"] == begun[0]["id"]
+        refused = client.post("/pulls", json={"ref": source.url("More-Q4_0.gguf")})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "busy") and refused.headers["retry-after"]
+        with client.stream("GET", f"/pulls/{begun[0]['id']}/events") as reply:
+            lines = (json.loads(line) for line in reply.iter_lines() if line)
+            assert next(lines)["event"] == "inspected"
+            assert client.delete(f"/pulls/{begun[0]['id']}").json()["state"] == "cancelled"
+            assert [line["event"] for line in lines if line["event"] != "progress"] == ["cancelled"]
+        for pull in begun[1:]:
+            client.delete(f"/pulls/{pull['id']}")
+        assert {pull["state"] for pull in client.get("/pulls").json()} == {"cancelled"}
+    finally:
+        gate.open()
+        own.run(close_server)
+
+
+def test_files_of_the_server_are_neither_judged_nor_pulled_over_the_network(
+    start: Callable[..., Serving], tmp_path: Path
+) -> None:
+    source = tmp_path / "secret.gguf"
+    source.write_bytes(model_bytes(4))
+    server = start(host="0.0.0.0", api_key="k")
+    with httpx.Client(base_url=server.url + "/zhibei/v1", headers={"Authorization": "Bearer k"}) as client:
+        for ref in (str(source), f"file:{source}", "http://127.0.0.1:1/x.gguf"):
+            assert client.post("/fit", json={"reference": ref}).status_code == 403
+            assert client.post("/pulls", json={"ref": ref}).status_code == 403
+        for path in ("/plan", "/load"):
+            assert client.post(path, json={"model": str(source)}).status_code == 403

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from support import images
 from support.serving import MODEL, Serving
 from zhibei.chat import ImagePart, TokenLogprob
 from zhibei.engines.echo import Fail
@@ -212,12 +212,12 @@ def test_reasoning(server: Serving, client: OpenAI, stream: bool) -> None:
 
 
 def test_images_reach_the_engine(server: Serving, client: OpenAI) -> None:
-    url = "data:image/png;base64," + base64.b64encode(b"pixels").decode()
+    url = images.data_url(images.png())
     content: Any = [{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": {"url": url, "detail": "low"}}]
     answer = client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": content}])
     assert answer.choices[0].message.content == "what is it?"
     request: Any = server.script.requests[0]
-    assert request.messages[0].parts[1] == ImagePart(b"pixels", "image/png")
+    assert request.messages[0].parts[1] == ImagePart(images.png(), "image/png")
 
 
 def test_the_models_loading_is_the_requests_to_say(server: Serving, client: OpenAI) -> None:

@@ -81,9 +81,7 @@ def test_completion_logprobs(server: Serving, client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(
-    "fields", [{"suffix": "x"}, {"best_of": 2}, {"logprobs": 6}, {"echo": True, "logprobs": 1}, {"prompt": []}]
-)
+@pytest.mark.parametrize("fields", [{"best_of": 2}, {"logprobs": 6}, {"echo": True, "logprobs": 1}, {"prompt": []}])
 def test_what_completions_cannot_do_is_a_400(client: OpenAI, stream: bool, fields: dict[str, Any]) -> None:
     asked: Any = {"model": MODEL, "prompt": "x", **fields}
     with pytest.raises(openai.BadRequestError) as caught:
@@ -153,13 +151,14 @@ def test_model_names_may_have_slashes_and_colons(server: Serving, client: OpenAI
 
 
 def test_health_and_the_api_page(server: Serving) -> None:
-    with httpx.Client(base_url=server.url) as client:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
         assert client.get("/health").json() == {"status": "ok"}
         page = client.get("/docs")
         assert page.status_code == 200 and "https://" not in page.text and "http://" not in page.text and "src=" not in page.text
         assert "'unsafe" not in page.headers["content-security-policy"]
         api = client.get("/openapi.json").json()
     assert {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/health"} <= set(api["paths"])
-    chat = api["components"]["schemas"]["ChatBody"]
+    # Other dialects have chats too; then the names are those of their modules.
+    chat = next(schema for name, schema in api["components"]["schemas"].items() if name.endswith("openai__schema__ChatBody"))
     assert "messages" in chat["required"] and chat["properties"]["n"]["anyOf"][0]["maximum"] == 128
     assert "HTTPValidationError" not in api["components"]["schemas"]

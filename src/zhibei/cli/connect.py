@@ -82,10 +82,10 @@ def connect(invocation: Invocation) -> Connection:
         return Connection(settings, None)
     from zhibei.remote import RemoteService
 
-    url = base_url(host, port)
+    url = base_url(host, port, is_tls=settings.server.tls_cert is not None)
     if found != __version__:
         invocation.warn("The server at {url} is Zhibei {found}, this is {own}.", url=url, found=found, own=__version__)
-    return Connection(settings, RemoteService(url, settings.server.api_key))
+    return Connection(settings, RemoteService(url, settings.server.api_key, settings.server.tls_cert))
 
 
 def here_only(settings: Settings, option: str) -> Connection:
@@ -106,6 +106,16 @@ def here_only(settings: Settings, option: str) -> Connection:
     return Connection(settings, None)
 
 
+def elsewhere(invocation: Invocation) -> Service | None:
+    """The server that the settings name, if it is on another machine: questions about a machine are about that one.
+
+    Raises:
+        Offline: it does not answer.
+    """
+    host, _ = contact_address(invocation.settings.server)
+    return None if host in _LOOPBACK or _is_own_address(host) else connect(invocation).server
+
+
 def ask_server(server: Service, question: Callable[[Service], Coroutine[Any, Any, Answer]]) -> Answer:
     """Put one question to a server, and let go of it."""
     import asyncio
@@ -124,9 +134,15 @@ def contact_address(server: ServerSettings) -> tuple[str, int]:
     return _ANY_ADDRESS.get(server.host, server.host.strip("[]")), server.port
 
 
-def base_url(host: str, port: int) -> str:
+def contact_url(server: ServerSettings) -> str:
+    """The address of a server with these settings."""
+    return base_url(*contact_address(server), is_tls=server.tls_cert is not None)
+
+
+def base_url(host: str, port: int, *, is_tls: bool = False) -> str:
     """``http://host:port``."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if is_tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def run_sync(work: Coroutine[Any, Any, Answer]) -> Answer:
@@ -168,7 +184,13 @@ def _ask_version(server: ServerSettings, host: str, port: int) -> str | None:
     """The version of the Zhibei there; None if it is another program, or too broken to say so."""
     import http.client
 
-    connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_S)
+    if server.tls_cert is None:
+        connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_S)
+    else:
+        # TLS takes time to load, and most servers do without.
+        from zhibei.tls import client_context
+
+        connection = http.client.HTTPSConnection(host, port, timeout=_ANSWER_S, context=client_context(server.tls_cert))
     headers = {"Authorization": f"Bearer {server.api_key}"} if server.api_key else {}
     try:
         connection.request("GET", "/zhibei/v1/version", headers=headers)

@@ -54,6 +54,15 @@ def resident(running: Resident) -> dict[str, Any]:
         "predicted_tokens_per_s": running.predicted_tokens_per_s,
         "measured_tokens_per_s": running.measured_tokens_per_s,
         "expires_at": None if running.expires_at is None else moment(running.expires_at),
+        "pinned": running.pinned,
+        "aliases": list(running.aliases),
+        "num_waiting": running.num_waiting,
+        "load_s": running.load_s,
+        "num_requests": running.num_requests,
+        "num_prompt_tokens": running.num_prompt_tokens,
+        "num_generated_tokens": running.num_generated_tokens,
+        "num_cached_tokens": running.num_cached_tokens,
+        "num_crashes": running.num_crashes,
     }
 
 

@@ -56,6 +56,7 @@ EXIT_CODES: Mapping[type[errors.ZhibeiError], int] = {
     errors.EngineMissing: ENGINE,
     errors.EngineStartFailed: ENGINE,
     errors.EngineDied: ENGINE,
+    errors.UpstreamDown: ENGINE,
     errors.EngineRefused: ENGINE,
     errors.Busy: BUSY,
 }

@@ -21,6 +21,8 @@ async def ensure_model(invocation: Invocation, service: Service, typed: str) -> 
     reference = ModelRef.parse(as_reference(typed))
     if reference.source == "file":
         return str(reference)
+    if reference.source == "upstream":
+        return (await service.show_model(str(reference))).name
     missing: ModelNotFound | None = None
     try:
         found = await _find(service, reference)

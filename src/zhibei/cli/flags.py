@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 from zhibei.cli.kinds import Kind, OneOf, Real, Switch, Whole, Words
 from zhibei.cli.wording import option
 from zhibei.i18n import N_
-from zhibei.options import CacheType, Limits, LoadOptions, Sampling
+from zhibei.options import CacheType, Limits, LoadOptions, Sampling, Speculation
 from zhibei.units import parse_keep_alive
 
 _MAX_INT32 = 2**31 - 1
@@ -124,6 +124,12 @@ LOAD_FLAGS = (
     Flag("load.mmproj", ("--mmproj",), _PATH, N_("The projector file with which the model sees images.")),
     Flag("load.draft_model", ("--draft-model",), _PATH, N_("A small model file that guesses ahead, to make a large one faster.")),
     Flag("load.chat_template", ("--chat-template-file",), _PATH, N_("A Jinja chat template, instead of the model's own.")),
+    Flag(
+        "load.speculation",
+        ("--speculation",),
+        OneOf(get_args(Speculation)),
+        N_("Whether words are guessed ahead where a text repeats itself: ngram, off, or auto."),
+    ),
     Flag("load.reasoning", ("--reasoning",), _AUTO, N_("Whether the model thinks before it answers, where it can.")),
 )
 

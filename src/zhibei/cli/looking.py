@@ -22,7 +22,7 @@ def appraise(invocation: Invocation, reference: str) -> Appraisal:
     import asyncio
 
     from zhibei.app import places, pull_options
-    from zhibei.cli.catalogue import appraised_entry
+    from zhibei.judging.catalogue import appraised_entry
     from zhibei.store import appraisal
     from zhibei.store.library import Library
 
@@ -43,7 +43,7 @@ def appraise(invocation: Invocation, reference: str) -> Appraisal:
 
 def appraise_quickly(invocation: Invocation, reference: str) -> Appraisal:
     """As ``appraise``, but a model of the catalogue is known well enough by its table, and no hub is asked."""
-    from zhibei.cli.catalogue import appraised_entry
+    from zhibei.judging.catalogue import appraised_entry
 
     return appraised_entry(reference) or appraise(invocation, reference)
 

@@ -42,6 +42,14 @@ def check_chat(request: ChatRequest, abilities: frozenset[Ability], num_slots: i
 def check_completion(request: CompletionRequest, abilities: frozenset[Ability], num_slots: int) -> None:
     """Raise Unsupported if ``request`` asks for what ``abilities`` lacks."""
     _need(abilities, "complete", "prompt", N_("This model cannot continue text; it makes embeddings."))
+    if request.suffix is not None:
+        _need(
+            abilities,
+            "infill",
+            "suffix",
+            N_("This model cannot fill the gap before a suffix: it was not trained to."),
+            hint=N_("Choose a model for code that was, or leave out the suffix."),
+        )
     if request.response_format.kind != "text":
         _need(abilities, "grammar", "response_format", N_("This engine cannot hold an answer to a format."))
     if request.top_logprobs is not None:

@@ -22,7 +22,7 @@ from zhibei.plans import Ability, EngineInfo, EngineSpec
 from zhibei.text.stops import StopMatcher
 
 _ABILITIES: dict[str, frozenset[Ability]] = {
-    "generate": frozenset(("chat", "complete", "tokenize", "tools", "reasoning", "logprobs", "vision")),
+    "generate": frozenset(("chat", "complete", "infill", "tokenize", "tools", "reasoning", "logprobs", "vision")),
     "embed": frozenset(("embed", "tokenize")),
     "rerank": frozenset(("rerank", "tokenize")),
 }
@@ -226,7 +226,10 @@ async def _echo(
     reason: FinishReason = "stop" if matcher.stopped or len(allowed) == len(words) else "length"
     used *= request.num_choices
     yield Finished(
-        (reason,) * request.num_choices, Usage(num_prompt_tokens, used), Timings(num_prompt_tokens, 0.001, used, 0.001 * used)
+        (reason,) * request.num_choices,
+        Usage(num_prompt_tokens, used),
+        Timings(num_prompt_tokens, 0.001, used, 0.001 * used),
+        stop_texts=(matcher.found,) * request.num_choices,
     )
 
 

@@ -34,6 +34,8 @@ from zhibei.options import Limits, Sampling
 
 Json = dict[str, Any]
 Generation = TypeVar("Generation", ChatRequest, CompletionRequest)
+# More choices or tool calls than any answer has.
+MAX_INDEX = 1024
 _REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
 
 
@@ -72,6 +74,8 @@ def completion_body(request: CompletionRequest, model: str) -> Json:
     """The body of a streamed ``/v1/completions`` request."""
     body = _common(model, request.sampling, request.limits, request.num_choices)
     body["prompt"] = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
+    if request.suffix is not None:
+        body["suffix"] = request.suffix
     if request.top_logprobs is not None:
         body["logprobs"] = request.top_logprobs
     if request.response_format.kind == "json_schema":
@@ -153,12 +157,17 @@ def _response_format(wanted: ResponseFormat) -> Json:
 class EventReader:
     """Turn the chunks of one streamed answer into events; ``finish`` gives the last.
 
-    ``top_logprobs`` 0 leaves the alternatives out of the log-probabilities.
+    ``top_logprobs`` 0 leaves the alternatives out of the log-probabilities. ``stop``: the request's; which of them ended
+    a choice is taken from where llama.cpp (``__verbose``) or vLLM (``stop_reason``) say so.
     """
 
-    def __init__(self, num_choices: int, top_logprobs: int | None = None) -> None:
+    def __init__(self, num_choices: int, top_logprobs: int | None = None, stop: Sequence[str] | None = None) -> None:
         self._with_alternatives = top_logprobs != 0
         self._reasons: list[FinishReason | None] = [None] * num_choices
+        self._stop = frozenset(stop or ())
+        self._stop_texts: list[str | None] = [None] * num_choices
+        # Without stop texts in the request none can have ended it; with them, it has to be told. None: nobody knows.
+        self._told = [stop is not None and not stop] * num_choices
         self._num_prompt_tokens = 0
         self._num_cached_tokens = 0
         self._usages: list[int] = []
@@ -169,6 +178,7 @@ class EventReader:
 
         Raises:
             ZhibeiError: the chunk is an error.
+            AttributeError, LookupError, TypeError, ValueError: its shape is not the one that was agreed.
         """
         if chunk.get("error"):
             raise error_of(chunk, 500)
@@ -180,7 +190,7 @@ class EventReader:
             self._timings = timings
         events: list[GenerationEvent] = []
         for choice in chunk.get("choices") or ():
-            index = choice.get("index") or 0
+            index = _index(choice.get("index"))
             delta = choice.get("delta")
             if delta is None:
                 self._read_text(choice, choice.get("text"), index, events)
@@ -189,6 +199,11 @@ class EventReader:
             reason = choice.get("finish_reason")
             if reason is not None and index < len(self._reasons):
                 self._reasons[index] = _REASONS.get(reason, "stop")
+            if "stop_reason" in choice and reason is not None:
+                self._absorb_stop(index, choice["stop_reason"])
+        native = chunk.get("__verbose")
+        if native and native.get("stop"):
+            self._absorb_stop(_index(native.get("index")), native.get("stopping_word"))
         return events
 
     def finish(self) -> Finished | None:
@@ -196,21 +211,22 @@ class EventReader:
         if any(reason is None for reason in self._reasons):
             return None
         usage = Usage(self._num_prompt_tokens, sum(self._usages), self._num_cached_tokens)
-        return Finished(tuple(reason or "stop" for reason in self._reasons), usage, _timings(self._timings))
+        stop_texts = tuple(self._stop_texts) if all(self._told) else ()
+        return Finished(tuple(reason or "stop" for reason in self._reasons), usage, _timings(self._timings), stop_texts)
 
     def _read_delta(self, choice: Json, delta: Json, index: int, events: list[GenerationEvent]) -> None:
-        reasoning = delta.get("reasoning_content")
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
         if reasoning:
-            events.append(ReasoningDelta(reasoning, index))
+            events.append(ReasoningDelta(_text(reasoning), index))
         self._read_text(choice, delta.get("content"), index, events)
         for call in delta.get("tool_calls") or ():
             function = call.get("function") or {}
             events.append(
                 ToolCallDelta(
-                    index=call.get("index") or 0,
-                    arguments=function.get("arguments") or "",
-                    id=call.get("id") or None,
-                    name=function.get("name") or None,
+                    index=_index(call.get("index")),
+                    arguments=_text(function.get("arguments") or ""),
+                    id=_text(call.get("id") or "") or None,
+                    name=_text(function.get("name") or "") or None,
                     choice=index,
                 )
             )
@@ -219,7 +235,14 @@ class EventReader:
         raw = choice.get("logprobs") or {}
         logprobs = tuple(_logprob(item, with_alternatives=self._with_alternatives) for item in raw.get("content") or ())
         if text or logprobs:
-            events.append(TextDelta(text or "", index, logprobs))
+            events.append(TextDelta(_text(text or ""), index, logprobs))
+
+    def _absorb_stop(self, index: int, text: object) -> None:
+        if not 0 <= index < len(self._told):
+            return
+        self._told[index] = True
+        # A template's own stop texts, and token ids, are nothing that was asked for.
+        self._stop_texts[index] = text if isinstance(text, str) and text in self._stop else None
 
     def _absorb_usage(self, usage: Json) -> None:
         # llama.cpp reports every choice by itself, other servers report once for all.
@@ -229,12 +252,26 @@ class EventReader:
         self._num_cached_tokens = max(self._num_cached_tokens, int(details.get("cached_tokens") or 0))
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
+
+
+def _index(value: object) -> int:
+    if value is None:
+        return 0
+    if not isinstance(value, int) or not 0 <= value < MAX_INDEX:
+        raise ValueError("no index")
+    return value
+
+
 def _logprob(item: Json, *, with_alternatives: bool) -> TokenLogprob:
     alternatives = (item.get("top_logprobs") or ()) if with_alternatives else ()
     return TokenLogprob(
-        token=item["token"],
-        logprob=item["logprob"],
-        raw=bytes(item.get("bytes") or ()),
+        token=_text(item["token"]),
+        logprob=float(item["logprob"]),
+        raw=bytes(list(item.get("bytes") or ())),
         id=item.get("id"),
         top=tuple(_logprob(top, with_alternatives=False) for top in alternatives),
     )
@@ -249,6 +286,7 @@ def _timings(raw: Mapping[str, Any] | None) -> Timings | None:
         num_generated_tokens=int(raw.get("predicted_n") or 0),
         generation_s=float(raw.get("predicted_ms") or 0.0) / 1000,
         num_cached_tokens=int(raw.get("cache_n") or 0),
+        num_guessed_tokens=int(raw.get("draft_n_accepted") or 0),
     )
 
 
@@ -282,4 +320,4 @@ def vectors(body: Json, num_inputs: int) -> tuple[tuple[float, ...], ...]:
     ordered = sorted((item for item in data if isinstance(item, dict)), key=lambda item: item.get("index", 0))
     if len(ordered) != num_inputs or not all(isinstance(item.get("embedding"), list) for item in ordered):
         raise EngineRefused("The engine's answer makes no sense: {problem}", problem="embeddings do not match the inputs")
-    return tuple(tuple(item["embedding"]) for item in ordered)
+    return tuple(tuple(map(float, item["embedding"])) for item in ordered)

@@ -6,15 +6,16 @@ the upstream learns that nobody listens any more.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings, Ranking, RerankRequest
 from zhibei.engines import openai_body
-from zhibei.engines.sse import SseSplitter
-from zhibei.errors import EngineRefused, ZhibeiError
+from zhibei.engines.sse import EventTooLarge, SseSplitter
+from zhibei.errors import ZhibeiError
 from zhibei.events import GenerationEvent
 
 if TYPE_CHECKING:
@@ -22,16 +23,32 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 CONNECT_TIMEOUT_S = 10.0
+# Many inputs make a large answer: ten thousand embeddings of a thousand numbers are about this much.
+MAX_ANSWER_BYTES = 256 << 20
 
 
 class ConnectionLost(ZhibeiError):
     """The connection broke, or could not be made. The caller knows what that means and raises an error of its own."""
 
 
+class NonsenseAnswer(ConnectionLost):
+    """What was answered breaks the protocol: no JSON, or not the JSON that was asked for, or without end."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("The engine's answer makes no sense: {problem}", problem=problem)
+
+
 class OpenAIUpstream:
     """A client of one base address, which ends before ``/v1``."""
 
-    def __init__(self, address: str, key: str | None, model: str, extra: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        key: str | None,
+        model: str,
+        extra: Mapping[str, Any] | None = None,
+        on_progress: Callable[[], None] | None = None,
+    ) -> None:
         """No connection is made yet.
 
         Args:
@@ -39,39 +56,45 @@ class OpenAIUpstream:
             key: sent as a bearer token, if any.
             model: the name the upstream knows the model by.
             extra: fields added to every generation request.
+            on_progress: told of everything that a stream brings: text, or how far a prompt is read.
         """
         self._address = address
         self._key = key
         self._model = model
         self._extra = dict(extra or {})
+        self._on_progress = on_progress or (lambda: None)
         self._session: aiohttp.ClientSession | None = None
 
-    def chat(self, request: ChatRequest) -> AsyncGenerator[GenerationEvent, None]:
-        """Events of a streamed chat completion."""
-        body = openai_body.chat_body(openai_body.plainer(request), self._model) | self._extra
-        return self._stream("/v1/chat/completions", body, openai_body.EventReader(request.num_choices, request.top_logprobs))
+    def chat(self, request: ChatRequest, extra: Mapping[str, Any] | None = None) -> AsyncGenerator[GenerationEvent, None]:
+        """Events of a streamed chat completion. ``extra``: further fields of this request."""
+        body = openai_body.chat_body(openai_body.plainer(request), self._model) | self._extra | dict(extra or {})
+        return self._stream("/v1/chat/completions", body, _reader(request))
 
-    def complete(self, request: CompletionRequest) -> AsyncGenerator[GenerationEvent, None]:
-        """Events of a streamed completion."""
-        body = openai_body.completion_body(openai_body.plainer(request), self._model) | self._extra
-        return self._stream("/v1/completions", body, openai_body.EventReader(request.num_choices, request.top_logprobs))
+    def complete(
+        self, request: CompletionRequest, extra: Mapping[str, Any] | None = None
+    ) -> AsyncGenerator[GenerationEvent, None]:
+        """Events of a streamed completion. ``extra``: further fields of this request."""
+        body = openai_body.completion_body(openai_body.plainer(request), self._model) | self._extra | dict(extra or {})
+        return self._stream("/v1/completions", body, _reader(request))
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """One vector per input."""
         inputs = [item if isinstance(item, str) else list(item) for item in request.inputs]
         answer = await self.post("/v1/embeddings", {"model": self._model, "input": inputs} | self._extra)
-        usage = answer.get("usage") or {}
-        return Embeddings(openai_body.vectors(answer, len(inputs)), int(usage.get("prompt_tokens") or 0))
+        with _sensible():
+            usage = answer.get("usage") or {}
+            return Embeddings(openai_body.vectors(answer, len(inputs)), int(usage.get("prompt_tokens") or 0))
 
     async def rerank(self, request: RerankRequest) -> Ranking:
         """One score per document."""
         body = {"model": self._model, "query": request.query, "documents": list(request.documents)} | self._extra
         answer = await self.post("/v1/rerank", body)
-        results = sorted(answer.get("results") or (), key=lambda item: item.get("index", 0))
-        if len(results) != len(request.documents):
-            raise EngineRefused("The engine's answer makes no sense: {problem}", problem="scores do not match the documents")
-        usage = answer.get("usage") or {}
-        return Ranking(tuple(float(item["relevance_score"]) for item in results), int(usage.get("total_tokens") or 0))
+        with _sensible():
+            results = sorted(answer.get("results") or (), key=lambda item: item.get("index", 0))
+            if len(results) != len(request.documents):
+                raise NonsenseAnswer("scores do not match the documents")
+            usage = answer.get("usage") or {}
+            return Ranking(tuple(float(item["relevance_score"]) for item in results), int(usage.get("total_tokens") or 0))
 
     async def get(self, path: str) -> Json:
         """A JSON answer."""
@@ -92,12 +115,13 @@ class OpenAIUpstream:
 
         try:
             data = None if body is None else orjson.dumps(body)
-            async with self._connected().request(method, self._address + path, data=data) as response:
-                answer = _parse(await response.read())
-                if response.status >= 400:
+            url = self._address + path
+            async with self._connected().request(method, url, data=data, allow_redirects=False) as response:
+                answer = _parse(await _bounded(response))
+                if response.status >= 300:
                     raise openai_body.error_of(answer, response.status)
                 if not isinstance(answer, dict):
-                    raise EngineRefused("The engine's answer makes no sense: {problem}", problem=str(answer)[:200])
+                    raise NonsenseAnswer(str(answer)[:200])
                 return answer
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionLost("The connection was lost: {problem}", problem=str(error) or type(error).__name__) from error
@@ -107,18 +131,23 @@ class OpenAIUpstream:
 
         splitter = SseSplitter()
         try:
-            async with self._connected().post(self._address + path, data=orjson.dumps(body)) as response:
-                if response.status >= 400:
-                    raise openai_body.error_of(_parse(await response.read()), response.status)
+            url, data = self._address + path, orjson.dumps(body)
+            async with self._connected().post(url, data=data, allow_redirects=False) as response:
+                if response.status >= 300:
+                    raise openai_body.error_of(_parse(await _bounded(response)), response.status)
                 async for piece in response.content.iter_any():
                     for data in splitter.feed(piece):
                         if data == b"[DONE]":
                             continue
-                        for event in reader.read(orjson.loads(data)):
+                        self._on_progress()
+                        for event in _events(reader, data):
                             yield event
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except EventTooLarge as error:
+            raise NonsenseAnswer(str(error)) from error
+        except (aiohttp.ClientError, OSError) as error:
             raise ConnectionLost("The connection was lost: {problem}", problem=str(error) or type(error).__name__) from error
-        finished = reader.finish()
+        with _sensible():
+            finished = reader.finish()
         if finished is None:
             raise ConnectionLost("The connection was lost: {problem}", problem="the answer ended too early")
         yield finished
@@ -127,7 +156,7 @@ class OpenAIUpstream:
         if self._session is None:
             import aiohttp
 
-            headers = {"Content-Type": "application/json"}
+            headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
             if self._key is not None:
                 headers["Authorization"] = f"Bearer {self._key}"
             self._session = aiohttp.ClientSession(
@@ -139,6 +168,34 @@ class OpenAIUpstream:
                 auto_decompress=False,
             )
         return self._session
+
+
+@contextmanager
+def _sensible() -> Iterator[None]:
+    """JSON of another shape than agreed is the other side's fault, whatever it trips over here."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise NonsenseAnswer(repr(error)[:200]) from error
+
+
+def _events(reader: openai_body.EventReader, data: bytes) -> list[GenerationEvent]:
+    with _sensible():
+        return reader.read(orjson.loads(data))
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    pieces, num_bytes = [], 0
+    async for piece in response.content.iter_any():
+        pieces.append(piece)
+        num_bytes += len(piece)
+        if num_bytes > MAX_ANSWER_BYTES:
+            raise NonsenseAnswer(f"over {MAX_ANSWER_BYTES} bytes")
+    return b"".join(pieces)
+
+
+def _reader(request: ChatRequest | CompletionRequest) -> openai_body.EventReader:
+    return openai_body.EventReader(request.num_choices, request.top_logprobs, request.limits.stop)
 
 
 def _parse(body: bytes) -> object:

@@ -3,7 +3,8 @@
 States: stopped → starting → ready ⇄ busy → stopping → stopped; failed after an end nobody asked for. The child gets one
 line of JSON on standard input (what to load, and the key it must demand), answers with one line of JSON on standard
 output, and then only writes to its log, standard error. It lives in a process group of its own, with an environment that
-holds no secrets, and ends when standard input closes: it cannot outlive this process.
+holds no secrets, and ends when standard input closes: it cannot outlive this process. While somebody waits for it, it is
+watched: one that does nothing for too long (``liveness``) is killed, and started anew when it is next needed.
 """
 
 from __future__ import annotations
@@ -13,41 +14,56 @@ import os
 import secrets
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import orjson
 import psutil
 
 from zhibei.engines.base import EngineStatus, LogSink
-from zhibei.errors import EngineDied, EngineMissing, EngineStartFailed
+from zhibei.engines.liveness import STALL_S, Activity, Liveness
+from zhibei.errors import EngineDied, EngineMissing, EngineStalled, EngineStartFailed
 from zhibei.i18n import N_
 from zhibei.settings import child_environment
 
 State = Literal["stopped", "starting", "ready", "busy", "stopping", "failed"]
 
 STOP_GRACE_S = 5.0
+# What a child that has closed a connection, or its log, is given to end by itself.
+END_GRACE_S = 2.0
 LOG_LINES = 200
 LOG_LINE_BYTES = 4096
 TAIL_LINES = 12
 MAX_ANSWER_BYTES = 1 << 20
+_KILL = signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Where a child can be reached: the base address of its HTTP server, and the key it demands."""
+    """Where a child can be reached: the base address of its HTTP server, and the key it demands; and which child it is."""
 
     address: str
     key: str
+    child: asyncio.subprocess.Process | None = field(default=None, repr=False, compare=False)
 
 
 class EngineProcess:
     """A child that can be asked for again and again; see ``ensure_ready``."""
 
-    def __init__(self, name: str, command: Sequence[str], order: Callable[[str], bytes], log: LogSink) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        order: Callable[[str], bytes],
+        log: LogSink,
+        *,
+        stall_s: float = STALL_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Does not start anything.
 
         Args:
@@ -55,6 +71,8 @@ class EngineProcess:
             command: program and arguments; holds no secret, since other users can see it.
             order: key → the line of JSON the child is given on standard input.
             log: receives the child's lines as they come.
+            stall_s: seconds for which it may do nothing while it is waited for.
+            clock: what tells these seconds.
         """
         self._name = name
         self._command = tuple(command)
@@ -68,6 +86,10 @@ class EngineProcess:
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
         self._watchers: tuple[asyncio.Task[None], ...] = ()
         self._closed = False
+        self._clock = clock
+        self._liveness = Liveness(stall_s)
+        self._num_waiting = 0
+        self._stalled: asyncio.subprocess.Process | None = None
 
     @property
     def state(self) -> State:
@@ -88,6 +110,21 @@ class EngineProcess:
         finally:
             self._num_calls -= 1
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Somebody waits for it to say something: as long as nobody does, nothing is expected of it."""
+        if not self._num_waiting:
+            self.progressed()
+        self._num_waiting += 1
+        try:
+            yield
+        finally:
+            self._num_waiting -= 1
+
+    def progressed(self) -> None:
+        """It gave a token, computed a batch of a prompt, or came a step further in loading."""
+        self._liveness.said(self._clock())
+
     async def ensure_ready(self) -> Ready:
         """Start the child if it does not run; one start at a time, however many ask.
 
@@ -105,14 +142,28 @@ class EngineProcess:
                 raise EngineStartFailed("{model} is being unloaded.", hint="Ask again.", model=self._name)
             return await self._start()
 
-    async def died(self) -> EngineDied:
-        """The error for a call that lost its connection; waits a moment for the child's end, to say how it ended."""
-        child = self._child
+    async def died(self, ready: Ready) -> EngineDied:
+        """The error for a call that lost its connection; waits a moment for the child's end, to say how it ended.
+
+        A child that lives on although it broke a connection, or said what makes no sense, is not to be trusted: it is killed.
+        """
+        child = ready.child
         if child is not None:
             with _quiet_timeout():
-                await asyncio.wait_for(asyncio.shield(child.wait()), 2.0)
+                await asyncio.wait_for(asyncio.shield(child.wait()), END_GRACE_S)
+        if child is not None and child is self._stalled:
+            return EngineStalled(
+                "The engine of {model} hung while it was needed: it did nothing for too long, and was ended.",
+                hint="Ask again: it is started anew. If it happens again, see the log lines.",
+                log_tail=self.log_tail(),
+                model=self._name,
+            )
         ended = child.returncode if child is not None else None
-        how = {"how": N_("nobody knows how"), "code": "?"} if ended is None else describe_exit(ended)
+        if child is not None and ended is None:
+            self._give_up(child)
+            how = {"how": N_("its answer made no sense"), "code": "killed"}
+        else:
+            how = {"how": N_("nobody knows how"), "code": "?"} if ended is None else describe_exit(ended)
         return EngineDied(
             "The engine of {model} stopped while it was answering: {how} ({code}).",
             hint="Ask again: it is started anew. If it happens again, see the log lines and try a smaller --ctx-size.",
@@ -147,13 +198,15 @@ class EngineProcess:
                 limit=MAX_ANSWER_BYTES,
             )
             drain = asyncio.create_task(self._drain(self._child))
-            self._watchers = (drain,)
-            address = await self._handshake(self._child, key)
+            guard = asyncio.create_task(self._guard(self._child))
+            self._watchers = (drain, guard)
+            with self.waiting():
+                address = await self._handshake(self._child, key)
         except BaseException:
             await self._end("failed")
             raise
-        self._ready, self._state = Ready(address, key), "ready"
-        self._watchers = (drain, asyncio.create_task(self._watch(self._child)))
+        self._ready, self._state = Ready(address, key, self._child), "ready"
+        self._watchers = (drain, guard, asyncio.create_task(self._watch(self._child)))
         return self._ready
 
     async def _handshake(self, child: asyncio.subprocess.Process, key: str) -> str:
@@ -167,12 +220,17 @@ class EngineProcess:
         if isinstance(answer, dict) and isinstance(answer.get("address"), str):
             return str(answer["address"])
         if isinstance(answer, dict) and "missing" in answer:
-            raise EngineMissing(str(answer["missing"]), hint=answer.get("hint"), **answer.get("values", {}))
-        await self._drained()
-        if isinstance(answer, dict) and "problem" in answer:
+            values = answer.get("values")
+            raise EngineMissing(str(answer["missing"]), hint=answer.get("hint"), **(values if isinstance(values, dict) else {}))
+        await self._drained(child)
+        if child is self._stalled:
+            how = {"how": N_("it hung: nothing was seen of it for too long"), "code": "killed"}
+        elif isinstance(answer, dict) and "problem" in answer:
             how = {"how": N_("the engine could not load it"), "code": str(answer["problem"])}
+        elif child.returncode is None:
+            how = {"how": N_("its answer made no sense"), "code": "killed"}
         else:
-            how = describe_exit(await child.wait())
+            how = describe_exit(child.returncode)
         raise EngineStartFailed(
             "{model} could not be loaded: {how} ({code}).",
             hint="The engine's last lines are below. Check the file with zhibei show {model}; try a smaller --ctx-size.",
@@ -181,10 +239,12 @@ class EngineProcess:
             **how,
         )
 
-    async def _drained(self) -> None:
-        """Wait a moment for the last lines of a child that is ending."""
+    async def _drained(self, child: asyncio.subprocess.Process) -> None:
+        """Wait a moment for the last lines of a child that is ending, and for its end."""
         with _quiet_timeout():
-            await asyncio.wait_for(asyncio.shield(self._watchers[0]), 2.0)
+            await asyncio.wait_for(asyncio.shield(self._watchers[0]), END_GRACE_S)
+        with _quiet_timeout():
+            await asyncio.wait_for(asyncio.shield(child.wait()), END_GRACE_S)
 
     async def _drain(self, child: asyncio.subprocess.Process) -> None:
         """Read the log in raw pieces: a long line or bytes that are no text must never stop the child."""
@@ -201,13 +261,27 @@ class EngineProcess:
     def _keep(self, line: bytes) -> None:
         text = line[:LOG_LINE_BYTES].decode("utf-8", "replace").rstrip()
         self._lines.append(text)
+        if self._state == "starting":
+            self.progressed()
         self._log(text)
 
     async def _watch(self, child: asyncio.subprocess.Process) -> None:
         await child.wait()
         if child is self._child and self._state == "ready":
+            self._give_up(child)
+
+    async def _guard(self, child: asyncio.subprocess.Process) -> None:
+        """Kill the child if it hangs while somebody waits for it."""
+        while child.returncode is None:
+            await asyncio.sleep(self._liveness.check_every_s)
+            if self._num_waiting and self._liveness.is_stalled(self._clock(), _activity(child.pid)):
+                self._stalled = child
+                self._give_up(child)
+
+    def _give_up(self, child: asyncio.subprocess.Process) -> None:
+        if child is self._child and self._state == "ready":
             self._state, self._ready = "failed", None
-            _kill_group(child.pid, signal.SIGKILL)
+        _kill_group(child.pid, _KILL)
 
     async def _end(self, state: State) -> None:
         child, self._child, self._ready = self._child, None, None
@@ -218,8 +292,10 @@ class EngineProcess:
         for watcher in watchers:
             watcher.cancel()
         await asyncio.gather(*watchers, return_exceptions=True)
-        if child is not None and child.stdin is not None:
-            child.stdin.close()
+        if child is not None:
+            # asyncio closes a pipe at its end, which one that is not read any more never comes to.
+            child._transport.close()  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
         self._state = state
 
 
@@ -229,7 +305,7 @@ async def _terminate(child: asyncio.subprocess.Process) -> None:
         _kill_group(child.pid, signal.SIGTERM)
         with _quiet_timeout():
             await asyncio.wait_for(asyncio.shield(child.wait()), STOP_GRACE_S)
-    _kill_group(child.pid, signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+    _kill_group(child.pid, _KILL)
     await child.wait()
 
 
@@ -256,6 +332,20 @@ def _memory_bytes(pid: int) -> int | None:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
         return None
+
+
+def _activity(pid: int) -> Activity | None:
+    try:
+        process = psutil.Process(pid)
+        times = process.cpu_times()
+    except psutil.Error:
+        return None
+    try:
+        # Not every system tells it, nor of every process.
+        read_bytes = int(process.io_counters().read_bytes) if hasattr(process, "io_counters") else 0
+    except psutil.Error:
+        read_bytes = 0
+    return Activity(times.user + times.system, read_bytes)
 
 
 _SIGNALS = {

@@ -14,6 +14,7 @@ from zhibei.plans import EngineInfo, Task
 ENGINES: Mapping[str, str] = {
     "llama.cpp": "zhibei.engines.llama_cpp.backend:LlamaCppBackend",
     "echo": "zhibei.engines.echo:EchoBackend",
+    "upstream": "zhibei.engines.upstream.backend:UpstreamBackend",
 }
 # Tried in this order when nobody names an engine; echo is for tests and is only used when named.
 AUTOMATIC = ("llama.cpp",)
@@ -35,8 +36,13 @@ def create(name: str) -> Backend:
 class Engines(Mapping[str, Backend]):
     """The engines of the table by name, each made when it is first asked for: much of what is done needs none."""
 
-    def __init__(self) -> None:
-        self._made: dict[str, Backend] = {}
+    def __init__(self, made: Mapping[str, Backend] | None = None) -> None:
+        """Makes none.
+
+        Args:
+            made: those that need more than their name to be made.
+        """
+        self._made = dict(made or {})
 
     def __getitem__(self, name: str) -> Backend:
         if name not in ENGINES:
@@ -55,11 +61,15 @@ class Engines(Mapping[str, Backend]):
 def choose(wanted: str, info: ModelInfo | None, task: Task, known: Mapping[str, EngineInfo]) -> EngineInfo:
     """The engine for a model: the wanted one, or with ``auto`` the first that is installed and reads its format.
 
+    A model of another server has no choice.
+
     Raises:
         BadSetting: the wanted engine does not exist.
         EngineMissing: none can run it here.
     """
     model_format = info.format if info is not None else "unknown"
+    if model_format == "upstream" and "upstream" in known:
+        return known["upstream"]
     names = AUTOMATIC if wanted == "auto" else (wanted,)
     problem: EngineInfo | None = None
     for name in names:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from zhibei.errors import EngineRefused
 
-MAX_EVENT_BYTES = 16 << 20
+MAX_EVENT_BYTES = 8 << 20
+
+
+class EventTooLarge(EngineRefused):
+    """One event is larger than any honest one."""
 
 
 class SseSplitter:
@@ -17,14 +21,14 @@ class SseSplitter:
         """Payloads that ended within ``piece``. Comments and other fields are dropped.
 
         Raises:
-            EngineRefused: one event is larger than any honest one.
+            EventTooLarge: one event is larger than any honest one.
         """
         text = self._rest + piece if self._rest else piece
         if b"\r" in text:
             text = text.replace(b"\r\n", b"\n")
         *events, self._rest = text.split(b"\n\n")
         if len(self._rest) > MAX_EVENT_BYTES:
-            raise EngineRefused("The engine sent an event of over {limit} bytes.", limit=MAX_EVENT_BYTES)
+            raise EventTooLarge("The engine sent an event of over {limit} bytes.", limit=MAX_EVENT_BYTES)
         return [data for event in events if (data := _data(event))]
 
 

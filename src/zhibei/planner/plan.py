@@ -259,6 +259,7 @@ def _spec(model: StoredModel, engine: str, case: Case, sized: Sized, threads: in
         n_cpu_moe=placement.num_cpu_experts,
         kv_offload=placement.kv_on_device,
         n_ctx_checkpoints=sized.num_checkpoints,
+        speculation=wishes.speculation or "auto",
     )
 
 

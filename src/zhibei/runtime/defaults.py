@@ -5,13 +5,14 @@ The merging is pure. ``with_defaults`` puts it around an engine, so that everyth
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 
 from zhibei.chat import (
     ChatRequest,
     CompletionRequest,
     Message,
+    Role,
 )
 from zhibei.engines.base import Engine
 from zhibei.events import GenerationEvent
@@ -29,6 +30,9 @@ def chat_request(request: ChatRequest, defaults: ModelDefaults | None, settings:
     """A chat, filled. The model's system text comes first where the chat has none."""
     wanted = defaults or ModelDefaults()
     messages = request.messages
+    if wanted.messages:
+        examples = tuple(Message.of(_ROLES[role], text) for role, text in wanted.messages if role in _ROLES)
+        messages = _after_system(messages, examples)
     if wanted.system is not None and not any(message.role == "system" for message in messages):
         messages = (Message.of("system", wanted.system), *messages)
     return replace(
@@ -54,7 +58,16 @@ def with_defaults(engine: Engine, defaults: ModelDefaults | None, settings: Samp
 
 
 def _limits(asked: Limits, wanted: ModelDefaults) -> Limits:
-    return asked if asked.stop else replace(asked, stop=wanted.stop)
+    max_tokens = asked.max_tokens if asked.max_tokens is not None else wanted.max_tokens or None
+    return replace(asked, stop=asked.stop or wanted.stop, max_tokens=max_tokens)
+
+
+def _after_system(messages: tuple[Message, ...], examples: tuple[Message, ...]) -> tuple[Message, ...]:
+    num_systems = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
+    return (*messages[:num_systems], *examples, *messages[num_systems:])
+
+
+_ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 
 
 class _Filling(EngineAround):

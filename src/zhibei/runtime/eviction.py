@@ -1,16 +1,24 @@
-"""Which idle models must stop so that another fits. Pure: numbers in, names out."""
+"""Which idle models must stop so that another fits. Pure: numbers in, names out.
+
+The first to go is the one that has been idle for the most of its own load times: one that took 60 seconds to load stays
+until it has been idle thirty times as long as one that took two. Where loads cost the same, it is the least recently used.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+# A load that takes less is none to be spared; and its time is that of other things.
+MIN_LOAD_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A running model. ``last_used_s`` is on the caller's clock; only idle ones may be stopped, ``leaving`` ones are already.
 
-    ``gpu_bytes``: what it takes of each graphics processor, beside ``num_bytes`` of main memory.
+    ``gpu_bytes``: what it takes of each graphics processor, beside ``num_bytes`` of main memory. ``load_s``: what it took to
+    load it.
     """
 
     key: str
@@ -19,6 +27,11 @@ class Candidate:
     idle: bool
     leaving: bool = False
     gpu_bytes: tuple[int, ...] = ()
+    load_s: float = 0.0
+
+    def staleness(self, now_s: float) -> float:
+        """How long it has been idle, in its own load times."""
+        return (now_s - self.last_used_s) / max(self.load_s, MIN_LOAD_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +70,19 @@ def choose(
     running: Sequence[Candidate],
     need_gpu_bytes: Sequence[int] = (),
     free_gpu_bytes: Sequence[int] = (),
+    *,
+    now_s: float = 0.0,
 ) -> Eviction:
-    """Least recently used idle models first, and no more of them than needed.
+    """The stalest idle models first, and no more of them than needed.
 
     Args:
         need_bytes: what the new model takes.
         free_bytes: what is free now; None: not known, so memory does not decide.
         num_places: models that may still be started without stopping one; None: no limit.
-        running: all running models.
+        running: all running models that may ever leave.
         need_gpu_bytes: what it takes of each graphics processor.
         free_gpu_bytes: what is free there now; processors of which nothing is said do not decide.
+        now_s: on the candidates' clock.
     """
     gpus = [need - free for need, free in zip(need_gpu_bytes, free_gpu_bytes, strict=False)]
     missing = _Missing(need_bytes, free_bytes, num_places, gpus)
@@ -75,7 +91,7 @@ def choose(
     for candidate in leaving:
         missing.take(candidate)
     stop: list[Candidate] = []
-    for candidate in sorted((c for c in running if c.idle), key=lambda c: c.last_used_s):
+    for candidate in sorted((c for c in running if c.idle), key=lambda c: (-c.staleness(now_s), c.last_used_s)):
         if not missing:
             break
         stop.append(candidate)

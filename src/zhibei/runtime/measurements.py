@@ -74,6 +74,8 @@ def run_of(  # noqa: PLR0913 - what a run is made of, by name
     depth = timings.num_cached_tokens
     read = timings.num_prompt_tokens >= MIN_PROMPT_TOKENS and timings.prompt_s >= MIN_SECONDS
     made = timings.num_generated_tokens >= MIN_GENERATED_TOKENS and timings.generation_s >= MIN_SECONDS
+    # Tokens that were guessed right took no pass of their own, and would make the machine seem faster than it is.
+    made = made and not timings.num_guessed_tokens
     prompt = prompt_work(info, way, timings.num_prompt_tokens, depth) if read else None
     start = depth + timings.num_prompt_tokens
     generation = generation_work(info, way, timings.num_generated_tokens, start) if made else None

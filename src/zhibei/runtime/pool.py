@@ -9,63 +9,47 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 
 from zhibei.engines import registry
 from zhibei.engines.base import Backend, Engine
-from zhibei.errors import Busy, DoesNotFit, EngineStartFailed, ModelNotFound, Unsupported, ZhibeiError
+from zhibei.errors import EngineStartFailed, ModelNotFound, ZhibeiError
 from zhibei.events import Timings
 from zhibei.hardware.measured import with_measured
 from zhibei.models import StoredModel
 from zhibei.options import LoadOptions
-from zhibei.planner.layers import CELLS
+from zhibei.planner.fit import task_of
 from zhibei.planner.plan import plan
-from zhibei.planner.sizing import MIN_CTX
 from zhibei.planner.space import space_of
+from zhibei.planner.upstream import plan_upstream
 from zhibei.plans import EngineInfo, Gpu, Hardware, Plan, Resident, Task
-from zhibei.runtime import scheduler
-from zhibei.runtime.defaults import load_options, with_defaults
+from zhibei.runtime import happenings, scheduler
+from zhibei.runtime.alike import suiting
+from zhibei.runtime.asking import Asked, Names
+from zhibei.runtime.circuit import Circuits, is_crash
+from zhibei.runtime.counted import CountedEngine
+from zhibei.runtime.defaults import with_defaults
+from zhibei.runtime.logbook import Logbook
 from zhibei.runtime.measurements import Circumstances
 from zhibei.runtime.named_files import with_absolute_paths, with_files
 from zhibei.runtime.recorder import Answer, Knowledge, Recorder
+from zhibei.runtime.refusals import Bounds, Outlook, refusal
+from zhibei.runtime.running import LoadTimes, Running, resident
 from zhibei.runtime.scheduler import Model, State, Ticket
-from zhibei.runtime.shortage import lacks_memory
+from zhibei.runtime.starting import Starter, Wanted, refused
 from zhibei.runtime.timed import TimedEngine
 from zhibei.settings import Settings
-from zhibei.units import format_bytes, parse_keep_alive
+from zhibei.units import parse_keep_alive
 
 _log = logging.getLogger(__name__)
-# What may help a start that lacks memory; tells whether it could be done.
-_Remedy = Callable[[str], Awaitable[bool]]
-# The speed of a shorter answer says little.
-MIN_TIMED_TOKENS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What a key stands for: enough to start it."""
-
-    model: StoredModel
-    plan: Plan
-    task: Task
-    load: LoadOptions
-
-
-@dataclass(slots=True)
-class _Running:
-    """An engine and what it was started for; ``timings`` of its last generation."""
-
-    wanted: _Wanted
-    engine: Engine
-    timings: Timings | None = None
 
 
 class Pool:
-    """Load on request, share, wait, unload."""
+    """Load on request, share, wait, unload. ``logs``: what the engines wrote."""
 
     def __init__(
         self,
@@ -79,21 +63,29 @@ class Pool:
 
         Args:
             recorder: tells what speeds are predicted from, and is told what was measured; None: nothing is known or kept.
+
+        Raises:
+            BadSetting: an alias stands for two models.
         """
+        self.logs = Logbook()
         self._recorder = recorder
-        self._recordings: set[asyncio.Task[None]] = set()
         self._settings = settings
-        self._resolve = resolve
+        self._names = Names(settings, resolve)
         self._hardware = hardware
         self._backends = backends
+        self._starter = Starter(backends, hardware, settings.load_timeout_s, make_room=self._stop_idle, replan=self._replanned)
         self._engines: dict[str, EngineInfo] = {}
         self._state = State(settings.server.max_queue, settings.max_models)
-        self._wanted: dict[str, _Wanted] = {}
-        self._running: dict[str, _Running] = {}
+        self._circuits = Circuits(time.monotonic)
+        self._watchers = happenings.Watchers()
+        self._wanted: dict[str, Wanted] = {}
+        self._running: dict[str, Running] = {}
         self._waiting: dict[int, asyncio.Future[Engine]] = {}
         self._failures: dict[str, ZhibeiError] = {}
+        self._loads = LoadTimes()
         self._starts: set[asyncio.Task[None]] = set()
         self._stops: set[asyncio.Task[None]] = set()
+        self._recordings: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._ids = itertools.count(1)
@@ -111,27 +103,52 @@ class Pool:
         """Hold a running engine for ``model``, loading it first where needed. What requests leave open is filled in.
 
         Args:
+            model: a name, an alias or another reference that the library resolves.
             owner: who asks; those who wait are served in turn by owner.
 
         Raises:
             ModelNotFound, ModelBroken: nothing to run.
             DoesNotFit: too large for this machine's memory.
             Unsupported: the engine cannot run it so.
-            Busy: the queue is full, or the service is stopping.
+            Busy: the queue is full, it took too long, the engine died too often, or the service is stopping.
             EngineMissing, EngineStartFailed: it did not come up.
         """
-        stored = self._resolve(model)
-        ticket = replace(self._ticket(stored, task, self._load(stored, load), keep_alive), owner=owner)
-        engine = await self._admit(ticket)
-        try:
-            yield with_defaults(engine, stored.defaults, self._settings.sampling)
-        finally:
-            self._decide(scheduler.Released(ticket.id, ticket.key))
+        asked = self._names.asked(model, task, load)
+        name = asked.model.name
+        if self._circuits.is_open(name):
+            self._watchers.tell(happenings.Refused(name, "unstable"))
+        with self._circuits.passing(name):
+            ticket = self._ticket(asked, keep_alive, owner)
+            engine = await self._admit(ticket)
+            began_s = time.monotonic()
+            try:
+                yield with_defaults(engine, asked.defaults, asked.wishes.sampling)
+            finally:
+                if (running := self._running.get(ticket.key)) is not None:
+                    running.leased(time.monotonic() - began_s)
+                self._decide(scheduler.Released(ticket.id, ticket.key))
+
+    def find(self, name: str) -> StoredModel:
+        """The model that a lease of ``name`` would run: of that name, else the one that it is an alias of.
+
+        Raises:
+            UserError, StoreError, SourceError, ModelFileError: as the library has it.
+        """
+        return self._names.find(name)
 
     def is_loaded(self, model: str, task: Task = "generate", load: LoadOptions = LoadOptions()) -> bool:
         """Whether a lease would find the engine running already. Advisory."""
-        stored = self._resolve(model)
-        return self._key(stored, task, self._load(stored, load)) in self._running
+        return self._names.asked(model, task, load).key in self._running
+
+    def suited(self, model: str, task: Task, load: LoadOptions) -> LoadOptions:
+        """Options under which a lease finds a running engine whose context is long enough; else ``load``, and shorter ones go."""
+        running = [(key, self._wanted[key]) for key, each in self._state.models.items() if not each.doomed]
+        if all(wanted.load.ctx_size == (load.ctx_size or self._settings.load.ctx_size) for _, wanted in running):
+            return load
+        found, superseded = suiting(self._names.asked(model, task, load), running)
+        for key in superseded:
+            self._decide(scheduler.StopAsked(key))
+        return load if found is None else found.load
 
     def plan(self, model: StoredModel, task: Task, load: LoadOptions) -> Plan:
         """How a model would be started now, if all idle models made room for it.
@@ -140,26 +157,52 @@ class Pool:
             EngineMissing: no engine here can run it.
             ModelNotFound: an adapter, projector or draft file of ``load`` does not exist.
         """
-        idle = [m for m in self._state.models.values() if m.phase == "ready" and not m.leases]
+        idle = [m for m in self._state.models.values() if m.can_make_room]
         return self._plan(model, task, with_absolute_paths(load), idle)
 
     def residents(self) -> tuple[Resident, ...]:
         """The models that are starting, running or stopping."""
-        return tuple(self._resident(model) for model in self._state.models.values())
+        now_s, waiting = time.monotonic(), Counter(ticket.key for ticket in self._state.queue)
+        return tuple(
+            resident(model, self._wanted[key], self._running.get(key), num_waiting=waiting[key], now_s=now_s)
+            for key, model in self._state.models.items()
+        )
+
+    def watch(self, callback: happenings.Watcher) -> Callable[[], None]:
+        """Tell of what happens from now on, soon after it did; what is returned ends that."""
+        return self._watchers.add(callback)
+
+    async def preload(self) -> None:
+        """Load the models that the settings want loaded from the start, one after the other. What fails is logged."""
+        for name, wanted in self._settings.models.items():
+            if wanted.preload:
+                try:
+                    async with self.lease(name, task_of(self.find(name).info, None)[0]):
+                        _log.info("%s is preloaded.", name)
+                except ZhibeiError as error:
+                    _log.warning("%s could not be preloaded: %s", name, error)
 
     async def stop(self, name: str) -> None:
-        """Unload a model, whatever it was loaded for, once its requests are done.
+        """Unload a model, whatever it was loaded for, once its requests are done; one that died too often may be tried again.
 
         Raises:
             ModelNotFound: it is not running.
         """
+        name = self._running_name(name)
         keys = [key for key in self._state.models if self._wanted[key].model.name == name]
-        if not keys:
+        was_open = self.forgive(name)
+        if not keys and not was_open:
             raise ModelNotFound("Model {name} is not running.", hint="See what runs: zhibei ps", name=name)
         for key in keys:
             self._decide(scheduler.StopAsked(key))
         while any(key in self._state.models and self._state.models[key].doomed for key in keys):
             await self._next_change()
+
+    def forgive(self, name: str) -> bool:
+        """Let a model be tried again at once whose engine died too often; whether that was so."""
+        was_open = self._circuits.is_open(name)
+        self._circuits.close(name)
+        return was_open
 
     async def drain(self) -> None:
         """Take no new requests, refuse the waiting ones, and wait until the running ones are done."""
@@ -181,43 +224,52 @@ class Pool:
         self._announce()
         await asyncio.gather(*self._recordings, return_exceptions=True)
         await asyncio.gather(*(item.engine.close() for item in running.values()))
+        for item in running.values():
+            self._watchers.tell(happenings.ModelUnloaded(item.wanted.model.name, "closing"))
 
     @property
     def num_waiting(self) -> int:
         """Requests that wait for a model."""
         return len(self._waiting)
 
+    def _running_name(self, name: str) -> str:
+        """The name under which a model runs that was given by it or by an alias; it may be gone from the disk."""
+        if any(wanted.model.name == name for wanted in self._wanted.values()):
+            return name
+        with suppress(ZhibeiError):
+            return self.find(name).name
+        return name
+
     def _probed(self) -> Mapping[str, EngineInfo]:
         if not self._engines:
             self._engines = {name: backend.probe() for name, backend in self._backends.items()}
         return self._engines
 
-    def _load(self, model: StoredModel, asked: LoadOptions) -> LoadOptions:
-        return with_absolute_paths(load_options(asked, model.defaults, self._settings.load))
-
-    def _ticket(self, model: StoredModel, task: Task, load: LoadOptions, keep_alive: str | None) -> Ticket:
-        keep_alive_s = parse_keep_alive(keep_alive) if keep_alive is not None else self._settings.keep_alive_s
-        key = self._key(model, task, load)
+    def _ticket(self, asked: Asked, keep_alive: str | None, owner: str) -> Ticket:
+        key, pinned = asked.key, asked.wishes.pin
+        keep_alive_s = parse_keep_alive(keep_alive if keep_alive is not None else asked.wishes.keep_alive)
         if key not in self._state.models and all(waiting.key != key for waiting in self._state.queue):
-            self._wanted[key] = _Wanted(model, self._fitting_plan(model, task, load), task, load)
-        chosen = self._wanted[key].plan
-        return Ticket(next(self._ids), key, chosen.needed_main_bytes, keep_alive_s, _gpu_bytes(chosen))
-
-    def _key(self, model: StoredModel, task: Task, load: LoadOptions) -> str:
-        return f"{model.name} {task} {load!r} {model.model_path}"
+            chosen = self._fitting_plan(asked.model, asked.task, asked.load)
+            self._wanted[key] = Wanted(asked.model, chosen, asked.task, asked.load, asked.wishes)
+        wanted, deadline_s = self._wanted[key], time.monotonic() + self._settings.server.max_wait_s
+        need_bytes = wanted.plan.needed_main_bytes
+        return Ticket(next(self._ids), key, need_bytes, keep_alive_s, wanted.gpu_bytes, owner, pinned, deadline_s)
 
     def _fitting_plan(self, model: StoredModel, task: Task, load: LoadOptions) -> Plan:
         chosen = self.plan(model, task, load)
         if chosen.spec is None and self._state.models:
             # What is busy now is idle when the turn of this one comes: the scheduler makes it wait.
-            chosen = self._plan(model, task, load, list(self._state.models.values()))
+            leaving = [m for m in self._state.models.values() if not m.pinned]
+            chosen = self._plan(model, task, load, leaving)
         if chosen.spec is None:
-            raise _refused(model, chosen)
+            raise refused(model, chosen)
         return chosen
 
     def _plan(self, model: StoredModel, task: Task, load: LoadOptions, freed: Sequence[Model]) -> Plan:
         """A plan for the moment when the models in ``freed`` are gone."""
         engine = registry.choose(self._settings.engine, model.info, task, self._probed())
+        if engine.name == "upstream":
+            return plan_upstream(model, task, load, with_absolute_paths(self._settings.load))
         hardware, known = self._hardware(), self._recorder.knowledge(engine) if self._recorder is not None else Knowledge()
         running = self._state.models.values()
         room = scheduler.room_bytes(running, hardware.available_bytes, hardware.total_bytes)
@@ -233,12 +285,17 @@ class Pool:
             engine.name,
             task,
             load,
-            sum(model.num_bytes for model in freed),
+            sum(model.held_bytes for model in freed),
             calibration=known.calibration,
             measured=known.measured,
             devices=engine.devices,
             with_changes=False,
         )
+
+    def _replanned(self, key: str, wanted: Wanted, load: LoadOptions) -> Plan:
+        # It is starting itself: what it will take is not missing for it.
+        own = [self._state.models[key]] if key in self._state.models else []
+        return self._plan(wanted.model, wanted.task, load, own)
 
     async def _admit(self, ticket: Ticket) -> Engine:
         future: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
@@ -256,6 +313,7 @@ class Pool:
 
     def _decide(self, event: scheduler.Event) -> None:
         hardware = self._hardware() if self._needs_memory(event) else None
+        num_waiting = len(self._state.queue)
         self._state, effects = scheduler.decide(
             self._state,
             event,
@@ -263,18 +321,25 @@ class Pool:
             free_bytes=hardware.available_bytes if hardware else None,
             total_bytes=hardware.total_bytes if hardware else None,
             free_gpu_bytes=self._free_gpus(hardware) if hardware else (),
+            measured_bytes=self._measured() if hardware else None,
         )
         for effect in effects:
             self._perform(effect)
+        if len(self._state.queue) != num_waiting:
+            self._watchers.tell(happenings.QueueLength(len(self._state.queue)))
         self._forget()
         self._set_timer()
         self._announce()
 
+    def _measured(self) -> dict[str, int]:
+        """What the running engines take of main memory, as far as they know."""
+        return {key: running.engine.status().memory_bytes or 0 for key, running in self._running.items()}
+
     def _free_gpus(self, hardware: Hardware) -> tuple[int, ...]:
         """Of the graphics processors that plans of now speak of."""
-        devices = {wanted.plan.spec.engine for wanted in self._wanted.values() if wanted.plan.spec is not None}
-        known = [self._probed()[name].devices for name in devices if name in self._probed()]
-        return _free_gpu_bytes(space_of(hardware, devices=known[0]).gpus) if known else ()
+        names = {wanted.plan.spec.engine for wanted in self._wanted.values() if wanted.plan.spec is not None}
+        devices = [info.devices for name in sorted(names) if (info := self._probed().get(name)) is not None]
+        return _free_gpu_bytes(space_of(hardware, devices=max(devices, key=len)).gpus) if devices else ()
 
     def _forget(self) -> None:
         """Drop what is known of keys that neither run nor are waited for."""
@@ -298,62 +363,77 @@ class Pool:
                     future.set_result(self._running[ticket.key].engine)
             case scheduler.Start(ticket):
                 _spawn(self._starts, self._start(ticket.key))
-            case scheduler.Stop(key):
-                _spawn(self._stops, self._stop(key))
+            case scheduler.Stop(key, why):
+                _spawn(self._stops, self._stop(key, why))
             case scheduler.Refuse(ticket, reason):
+                self._watchers.tell(happenings.Refused(self._wanted[ticket.key].model.name, reason))
                 future = self._waiting[ticket.id]
                 if not future.done():
                     future.set_exception(self._refusal(ticket, reason))
 
-    def _refusal(self, ticket: Ticket, reason: str) -> ZhibeiError:
-        name = self._wanted[ticket.key].model.name
+    def _refusal(self, ticket: Ticket, reason: scheduler.RefuseReason) -> ZhibeiError:
+        name, server = self._wanted[ticket.key].model.name, self._settings.server
         if reason == "start_failed":
             return self._failures.get(ticket.key) or EngineStartFailed("{model} could not be loaded.", model=name)
-        if reason == "draining":
-            return Busy("The service is stopping.", hint="Try again when it is back.", retry_after_s=5)
-        if reason == "no_memory":
-            return DoesNotFit(
-                "{model} needs {needed} of memory, which is not free now.",
-                hint="Close other programs, or stop other models: zhibei ps, zhibei stop NAME.",
-                model=name,
-                needed=format_bytes(ticket.need_bytes),
-            )
-        return Busy(
-            "Too many requests are waiting ({max_queue}).",
-            hint="Try again in a moment, or raise server.max_queue.",
-            max_queue=self._settings.server.max_queue,
-        )
+        if reason == "unstable":
+            return self._circuits.refusal(name)
+        bounds = Bounds(server.max_queue, self._settings.max_models, server.max_wait_s)
+        return refusal(name, reason, ticket.need_bytes, bounds, self._outlook(ticket.key))
+
+    def _outlook(self, key: str) -> Outlook:
+        running = self._running.get(key)
+        if running is None:
+            return Outlook(load_left_s=self._loads.left_s(key, self._wanted[key].model.name, time.monotonic()))
+        return Outlook(request_s=running.usual_lease_s, num_slots=running.engine.num_slots)
 
     async def _start(self, key: str) -> None:
         outcome: scheduler.Event = scheduler.StartFailed(key)
+        name, problem = self._wanted[key].model.name, None
         self._failures.pop(key, None)
+        self._loads.began(key, time.monotonic())
+        self._watchers.tell(happenings.LoadBegan(name))
         try:
-            engine = await self._started(key)
-            self._running[key] = _Running(self._wanted[key], TimedEngine(engine, partial(self._keep_timings, key)))
-            outcome = scheduler.Started(key, engine.num_slots)
-        except (ZhibeiError, asyncio.TimeoutError) as error:
-            self._failures[key] = error if isinstance(error, ZhibeiError) else _too_slow(self._wanted[key], self._settings)
+            engine, self._wanted[key] = await self._starter.started(key, self._wanted[key], partial(self._note, name))
+            load_s = self._loads.ended(key, name, time.monotonic())
+            self._keep_running(key, engine, load_s)
+            outcome = scheduler.Started(key, engine.num_slots, load_s)
+        except ZhibeiError as error:
+            self._failures[key] = problem = error
+            self._watchers.tell(happenings.LoadFailed(name, str(error)))
         finally:
+            self._loads.gone(key)
             self._decide(outcome)
+            if problem is not None and is_crash(problem):
+                self._crashed(name, problem)
 
-    async def _started(self, key: str) -> Engine:
-        """The engine of the plan; where memory runs out, once more without idle models, and once with a shorter context."""
-        remedies: list[_Remedy] = [self._stop_idle, self._shorten]
-        while True:
-            spec = self._wanted[key].plan.spec
-            assert spec is not None
-            try:
-                starting = self._backends[spec.engine].start(spec, _log.debug)
-                return await asyncio.wait_for(starting, self._settings.load_timeout_s)
-            except EngineStartFailed as error:
-                if not lacks_memory(error):
-                    raise
-                if not await _remedied(key, remedies):
-                    raise self._out_of_memory(key) from error
+    def _keep_running(self, key: str, engine: Engine, load_s: float) -> None:
+        wanted = self._wanted[key]
+        counted = CountedEngine(engine, partial(self._died, key))
+        timed = TimedEngine(counted, partial(self._keep_timings, key))
+        self._running[key] = Running(wanted, timed, counted, load_s)
+        num_bytes = engine.status().memory_bytes or wanted.plan.total_bytes
+        self._watchers.tell(happenings.ModelLoaded(wanted.model.name, load_s, num_bytes))
+
+    def _note(self, name: str, line: str) -> None:
+        self.logs.write(name, line)
+        _log.debug("%s", line)
+
+    def _died(self, key: str, error: ZhibeiError) -> None:
+        """The engine ended under its requests. One that is being closed has left the table."""
+        if (running := self._running.get(key)) is not None:
+            self._crashed(running.wanted.model.name, error)
+
+    def _crashed(self, name: str, error: ZhibeiError) -> None:
+        """An engine of the model has died; too often, and it is given up for a while."""
+        self._watchers.tell(happenings.EngineCrashed(name, str(error)))
+        if self._circuits.crashed(name, str(error)):
+            _log.warning("The engine of %s died too often: it is left alone for a while.", name)
+            for key in [key for key, wanted in self._wanted.items() if wanted.model.name == name]:
+                self._decide(scheduler.Broken(key))
 
     async def _stop_idle(self, key: str) -> bool:
         """Make room: all idle models stop. Whether there were any."""
-        idle = [m.key for m in self._state.models.values() if m.phase == "ready" and not m.leases]
+        idle = [m.key for m in self._state.models.values() if m.can_make_room]
         if not idle:
             return False
         _log.warning("%s ran out of memory while it was loaded: idle models are stopped.", self._wanted[key].model.name)
@@ -362,38 +442,11 @@ class Pool:
             await self._next_change()
         return True
 
-    async def _shorten(self, key: str) -> bool:
-        """Halve a context that nobody asked for, and answer one request at a time. Whether that was possible."""
-        wanted = self._wanted[key]
-        ctx_size = (wanted.plan.ctx_size or 0) // 2 // CELLS * CELLS
-        if wanted.load.ctx_size is not None or wanted.task != "generate" or ctx_size < MIN_CTX:
-            return False
-        load = replace(wanted.load, ctx_size=ctx_size, parallel=wanted.load.parallel or 1)
-        # It is starting itself: what it will take is not missing for it.
-        own = [self._state.models[key]] if key in self._state.models else []
-        shorter = self._plan(wanted.model, wanted.task, load, own)
-        if shorter.spec is None:
-            return False
-        _log.warning("%s ran out of memory while it was loaded: its context is now %d.", wanted.model.name, ctx_size)
-        self._wanted[key] = replace(wanted, plan=shorter)
-        return True
-
-    def _out_of_memory(self, key: str) -> DoesNotFit:
-        wanted, available = self._wanted[key], self._hardware().available_bytes
-        return DoesNotFit(
-            "{model} ran out of memory while it was loaded: it needs {needed}; {available} are free.",
-            hint="Close other programs, or choose a smaller model, a smaller quantisation or a smaller --ctx-size.",
-            model=wanted.model.name,
-            needed=format_bytes(wanted.plan.needed_bytes),
-            available="?" if available is None else format_bytes(available),
-        )
-
     def _keep_timings(self, key: str, timings: Timings, circumstances: Circumstances) -> None:
         running = self._running.get(key)
         if running is None:
             return
-        if timings.num_generated_tokens >= MIN_TIMED_TOKENS:
-            running.timings = timings
+        running.keep_timings(timings)
         spec = running.wanted.plan.spec
         if self._recorder is None or spec is None:
             return
@@ -401,11 +454,12 @@ class Pool:
         answer = Answer(running.wanted.model, running.wanted.plan, engine, timings, circumstances, measured)
         _spawn(self._recordings, _recorded(self._recorder, answer))
 
-    async def _stop(self, key: str) -> None:
+    async def _stop(self, key: str, why: scheduler.StopReason) -> None:
         running = self._running.pop(key)
         try:
             await running.engine.close()
         finally:
+            self._watchers.tell(happenings.ModelUnloaded(running.wanted.model.name, why))
             self._decide(scheduler.Stopped(key))
 
     def _set_timer(self) -> None:
@@ -424,31 +478,6 @@ class Pool:
     async def _next_change(self) -> None:
         await self._changed.wait()
 
-    def _resident(self, model: Model) -> Resident:
-        wanted, running = self._wanted[model.key], self._running.get(model.key)
-        spec = wanted.plan.spec
-        assert spec is not None
-        status = running.engine.status() if running is not None else None
-        expires = model.expires_at_s
-        wait_s = None if expires is None else max(0.0, expires - time.monotonic())
-        return Resident(
-            name=wanted.model.name,
-            engine=spec.engine,
-            task=spec.task,
-            state=("busy" if model.leases else status.state if status else model.phase)
-            if model.phase == "ready"
-            else model.phase,
-            pid=status.pid if status else None,
-            ctx_size=spec.ctx_size,
-            num_slots=model.num_slots or spec.num_slots,
-            num_leases=len(model.leases),
-            planned_bytes=wanted.plan.total_bytes,
-            measured_bytes=status.memory_bytes if status else None,
-            expires_at=None if wait_s is None else datetime.now(timezone.utc) + timedelta(seconds=wait_s),
-            predicted_tokens_per_s=wanted.plan.speed.generation_tokens_per_s if wanted.plan.speed is not None else None,
-            measured_tokens_per_s=running.timings.generation_tokens_per_s if running is not None and running.timings else None,
-        )
-
 
 def _spawn(tasks: set[asyncio.Task[None]], work: Coroutine[object, None, None]) -> None:
     task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
@@ -456,48 +485,9 @@ def _spawn(tasks: set[asyncio.Task[None]], work: Coroutine[object, None, None]) 
     task.add_done_callback(tasks.discard)
 
 
-def _refused(model: StoredModel, chosen: Plan) -> ZhibeiError:
-    """The error for a plan without a spec: what it says first."""
-    message, values = chosen.reasons[0]
-    if chosen.verdict == "unsupported":
-        return Unsupported(message, **values)
-    if "gpu" in values:
-        return DoesNotFit(message, hint="Ask for fewer --gpu-layers, or leave their number to the plan.", **values)
-    return DoesNotFit(
-        "{model} needs {needed} of memory; {available} are free.",
-        hint="Close other programs, or choose a smaller model, a smaller quantisation or a smaller --ctx-size.",
-        model=model.name,
-        needed=values["needed"],
-        available=values["available"],
-    )
-
-
 async def _recorded(recorder: Recorder, answer: Answer) -> None:
     await asyncio.to_thread(recorder.record, answer)
 
 
-async def _remedied(key: str, remedies: list[_Remedy]) -> bool:
-    """Whether one of the remedies that are left could be used; each is tried once."""
-    while remedies:
-        if await remedies.pop(0)(key):
-            return True
-    return False
-
-
-def _gpu_bytes(chosen: Plan) -> tuple[int, ...]:
-    """What a plan takes of each graphics processor that has memory of its own."""
-    uses = [use for use in chosen.devices if use.device != "cpu"]
-    return tuple(0 if use.is_shared else use.num_bytes for use in uses)
-
-
 def _free_gpu_bytes(gpus: Sequence[Gpu]) -> tuple[int, ...]:
     return tuple(gpu.free_bytes or gpu.total_bytes or gpu.shared_bytes or 0 for gpu in gpus)
-
-
-def _too_slow(wanted: _Wanted, settings: Settings) -> ZhibeiError:
-    return EngineStartFailed(
-        "{model} did not finish loading within {seconds} seconds.",
-        hint="Raise load_timeout_s in the configuration if the disk is slow.",
-        model=wanted.model.name,
-        seconds=int(settings.load_timeout_s),
-    )

@@ -62,7 +62,8 @@ class Recorder:
     def record(self, answer: Answer) -> bool:
         """Keep an answer and learn from it; False where it tells nothing, or could not be kept."""
         spec, info = answer.plan.spec, answer.model.info
-        if spec is None:
+        # What another server takes its time for says nothing of this machine.
+        if spec is None or spec.engine == "upstream":
             return False
         hardware, known = self._hardware(), self.knowledge(answer.engine)
         run = run_of(

@@ -7,19 +7,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from starlette.routing import compile_path
-
 Scope = Literal["chat", "read", "admin"]
 SCOPES: tuple[Scope, ...] = ("chat", "read", "admin")
-"""Use models; see models, machine and pool; change them."""
+"""Use models; see models, machine and pool; change them. ``admin`` may do all of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """``scope`` None: no key is needed. A ``file`` is not JSON, and is read by its route as it comes."""
+    """``scope`` None: no key is needed. A ``file`` is not JSON, and is read by its route as it comes.
+
+    ``may_be_untyped``: programs need not say that they send JSON; pages in a browser must.
+    """
 
     scope: Scope | None
     body: Literal["json", "file"] = "json"
+    may_be_untyped: bool = False
 
 
 AccessRules = Mapping[tuple[str, str], Access]
@@ -38,6 +40,9 @@ class AccessTable:
     """The rules of all dialects."""
 
     def __init__(self, rules: Iterable[AccessRules]) -> None:
+        # The command line knows of scopes too, and should not wait for a web framework.
+        from starlette.routing import compile_path
+
         self._exact: dict[tuple[str, str], Rule] = {}
         self._patterns: list[tuple[str, re.Pattern[str], Rule]] = []
         for each in rules:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from zhibei.errors import ZhibeiError
@@ -28,6 +28,14 @@ class Caller:
 
 
 ANYBODY = Caller()
+NOBODY = Caller("", frozenset())
+
+
+@dataclass(slots=True)
+class Meter:
+    """How far a request has come. ``num_pieces``: pieces of answers, each of about a token."""
+
+    num_pieces: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,7 @@ class Ask:
     say: Callable[[ZhibeiError], ErrorReply]
     caller: Caller = ANYBODY
     watchers: tuple[Watcher, ...] = ()
+    meter: Meter = field(default_factory=Meter)
 
 
 class Watcher(Protocol):
@@ -60,6 +69,10 @@ class Watcher(Protocol):
 
     def began(self, ask: Ask, model: str) -> None:
         """Work on a model is wanted; it may have to wait for the model."""
+        ...
+
+    def admitted(self, ask: Ask, model: str, name: str, waited_s: float) -> None:
+        """The model is at hand, after queue and loading. ``model`` is what the client said, ``name`` what the model is called."""
         ...
 
     def first_token(self, ask: Ask, model: str, after_s: float) -> None:

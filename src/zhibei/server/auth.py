@@ -2,59 +2,142 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
 
-from zhibei.errors import NotPermitted
+from zhibei.errors import BadSetting, NotPermitted
+from zhibei.server.access import SCOPES, Scope
+from zhibei.server.ask import ANYBODY, NOBODY, Caller
+from zhibei.server.keys import Key, KeyFile, KeyLimits, digest_of
 
-# Everything else needs the key, routes that do not exist included.
-PUBLIC = frozenset((("GET", "/health"), ("HEAD", "/health")))
 MAX_WRONG_KEYS = 10
 WINDOW_S = 60.0
+SETTING_ID = "setting"
+"""The name of the one key that ``server.api_key`` holds."""
+
 _MAX_ADDRESSES = 1024
+# As OpenAI's, Anthropic's, Azure's and Google's clients send it; never a query or a cookie, which end up in logs and pages.
+_KEY_HEADERS = frozenset((b"x-api-key", b"api-key", b"x-goog-api-key"))
+_HINT = "Send it as: Authorization: Bearer KEY."
+
+log = logging.getLogger("zhibei.server")
 
 
 class KeyNeeded(NotPermitted):
-    """The request has no key, or not the right one."""
+    """The request has no key, or not a right one."""
 
 
 class TooManyWrongKeys(NotPermitted):
     """More different wrong keys came from one address than a person mistypes."""
 
 
-class Keeper:
-    """Holds the hash of the key, and remembers the wrong ones that each address has tried in the last minute.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A key that opens something."""
 
-    The same wrong key again is a misconfigured program, not a guess: it is refused, but not counted twice.
+    caller: Caller
+    digest: bytes
+    limits: KeyLimits = KeyLimits()
+    expires_at: datetime | None = None
+
+    def is_expired(self, now: datetime) -> bool:
+        """Whether it no longer opens anything."""
+        return self.expires_at is not None and self.expires_at <= now
+
+
+class Keeper:
+    """Holds the hashes of the keys, and remembers the wrong ones that each address has tried in the last minute.
+
+    Without any key everybody may do everything. Once there was one, a key is needed until the server ends, also when the last
+    was revoked: a server must not open itself because a file is gone. The same wrong key again is a misconfigured program,
+    not a guess: it is refused, but not counted twice.
     """
 
-    def __init__(self, api_key: str | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._digest = None if api_key is None else _digest(api_key.encode())
+    def __init__(self, api_key: str | None, keys: KeyFile | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        own = Caller(SETTING_ID, frozenset(SCOPES))
+        self._own: tuple[Known, ...] = () if api_key is None else (Known(own, digest_of(api_key.encode())),)
+        self._file = keys
         self._clock = clock
+        self._is_closed = bool(self._own)
+        self._is_damaged = False
+        self._seen: tuple[Key, ...] = ()
+        self._opening: tuple[Known, ...] = self._own
         self._wrong: OrderedDict[str, dict[bytes, float]] = OrderedDict()
 
-    def check(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], address: str) -> None:
-        """Return if the request may go on.
+    def needs_key(self) -> bool:
+        """Whether a key is needed here.
+
+        Raises:
+            BadSetting: the file of keys is damaged.
+        """
+        if self._file is not None and self._file.keys():
+            self._is_closed = True
+        return self._is_closed
+
+    def admit(self, scope: Scope | None, headers: Iterable[tuple[bytes, bytes]], address: str) -> tuple[Caller, KeyLimits]:
+        """Who asks, and what they may use. ``scope`` None: what is asked for is there for everybody.
 
         Raises:
             KeyNeeded: no key, or a wrong one.
             TooManyWrongKeys: this address has been guessing.
+            NotPermitted: the key is not for this.
         """
-        if self._digest is None or (method, path) in PUBLIC:
-            return
+        known = self._known()
+        if not self._is_closed:
+            return ANYBODY, KeyLimits()
+        if scope is None:
+            return NOBODY, KeyLimits()
         presented = presented_key(headers)
         if presented is None:
-            raise KeyNeeded("This server needs an API key.", hint="Send it as: Authorization: Bearer KEY.")
-        digest = _digest(presented)
+            raise KeyNeeded("This server needs an API key.", hint=_HINT)
+        found = self._find(known, digest_of(presented), address)
+        if found.is_expired(datetime.now(timezone.utc)):
+            raise KeyNeeded("The API key has expired.", hint="Ask whoever runs this server for a new one.")
+        if scope not in found.caller.scopes:
+            raise NotPermitted("This API key is not for that: it lacks the scope {scope}.", scope=scope)
+        return found.caller, found.limits
+
+    def holds(self, key_id: str) -> bool:
+        """Whether a key that opened something still would."""
+        now = datetime.now(timezone.utc)
+        return any(each.caller.id == key_id and not each.is_expired(now) for each in self._known())
+
+    def _known(self) -> tuple[Known, ...]:
+        if self._file is None:
+            return self._own
+        try:
+            keys = self._file.keys()
+        except BadSetting as error:
+            # Whoever is in the middle of mending it should not open the server, nor end it.
+            self._is_closed = True
+            if not self._is_damaged:
+                log.error("no key of the file opens anything: %s", error)
+            self._is_damaged = True
+            return self._own
+        self._is_damaged = False
+        if keys is not self._seen:
+            self._seen, self._opening = keys, (*self._own, *map(_opening, keys))
+        self._is_closed = self._is_closed or bool(keys)
+        return self._opening
+
+    def _find(self, known: tuple[Known, ...], digest: bytes, address: str) -> Known:
         guesses = self._recent(address)
         if len(guesses) >= MAX_WRONG_KEYS and digest not in guesses:
             raise TooManyWrongKeys("Too many wrong API keys came from your address.", hint="Wait a minute.")
-        if not hmac.compare_digest(digest, self._digest):
+        found: Known | None = None
+        # All are looked at, the found one too, so that the time tells nothing.
+        for each in known:
+            if hmac.compare_digest(digest, each.digest):
+                found = each
+        if found is None:
             self._remember(address, guesses, digest)
-            raise KeyNeeded("The API key is wrong.", hint="Send it as: Authorization: Bearer KEY.")
+            raise KeyNeeded("The API key is wrong.", hint=_HINT)
+        return found
 
     def _recent(self, address: str) -> dict[bytes, float]:
         limit = self._clock() - WINDOW_S
@@ -68,16 +151,22 @@ class Keeper:
             self._wrong.popitem(last=False)
 
 
+def _opening(key: Key) -> Known:
+    scopes = frozenset(SCOPES) if "admin" in key.scopes else key.scopes
+    return Known(Caller(key.id, scopes), key.digest, key.limits, key.expires_at)
+
+
 def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The key a request carries: ``Authorization: Bearer`` first, else ``x-api-key``; never a query or a cookie."""
+    """The key a request carries: ``Authorization: Bearer`` first, else the first of the other headers."""
     found: bytes | None = None
     for name, value in headers:
         if name == b"authorization" and value[:7].lower() == b"bearer ":
             return value[7:].strip()
-        if name == b"x-api-key" and found is None:
+        if name in _KEY_HEADERS and found is None:
             found = value.strip()
     return found
 
 
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+def revoked() -> KeyNeeded:
+    """What ends an answer whose key is no longer one."""
+    return KeyNeeded("The API key was revoked or has expired.")

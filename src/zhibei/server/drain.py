@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from zhibei.errors import Busy
+from zhibei.errors import Busy, ZhibeiError
 
 RETRY_AFTER_S = 30
+Cut = Callable[[ZhibeiError], None]
+"""Ends a request; its client is told the error."""
 
 
 class Drain:
@@ -18,7 +20,7 @@ class Drain:
         self._draining = False
         self._num_requests = 0
         self._idle = asyncio.Event()
-        self._cuts: set[Callable[[], None]] = set()
+        self._cuts: dict[Cut, str] = {}
         self._is_cut = False
 
     @property
@@ -53,15 +55,24 @@ class Drain:
                 self._idle.set()
 
     @contextmanager
-    def cutting(self, cut: Callable[[], None]) -> Iterator[None]:
-        """Have ``cut`` called if time runs out while the block lasts."""
-        self._cuts.add(cut)
+    def cutting(self, cut: Cut, owner: str = "") -> Iterator[None]:
+        """Have ``cut`` called if time runs out, or its owner may no longer ask, while the block lasts."""
+        self._cuts[cut] = owner
         try:
             if self._is_cut:
-                cut()
+                cut(stopping())
             yield
         finally:
-            self._cuts.discard(cut)
+            self._cuts.pop(cut, None)
+
+    def owners(self) -> frozenset[str]:
+        """Whose requests could be cut."""
+        return frozenset(self._cuts.values())
+
+    def cut_owner(self, owner: str, error: ZhibeiError) -> None:
+        """End what runs for one owner."""
+        for cut in [cut for cut, whose in self._cuts.items() if whose == owner]:
+            cut(error)
 
     async def wait_idle(self, timeout_s: float) -> bool:
         """Wait until no request is under way; False if that takes longer than ``timeout_s``."""
@@ -75,7 +86,7 @@ class Drain:
         """End what still runs."""
         self._is_cut = True
         for cut in tuple(self._cuts):
-            cut()
+            cut(stopping())
 
 
 def stopping() -> Busy:

@@ -16,6 +16,7 @@ import orjson
 from zhibei import errors as e
 from zhibei.server.ask import ErrorReply, Headers
 from zhibei.server.auth import WINDOW_S, KeyNeeded, TooManyWrongKeys
+from zhibei.server.limits import RateLimited
 from zhibei.wire import ERROR_DETAIL_KEY, encode_error
 
 log = logging.getLogger("zhibei.server")
@@ -37,8 +38,24 @@ class BodyTooSlow(e.UserError):
     """The request did not arrive in time."""
 
 
+class NotOffered(e.UserError):
+    """Another server has this; here it is known, and not offered."""
+
+
 class NotJson(e.UserError):
     """The request's body is not declared as JSON."""
+
+
+class NotYet(e.UserError):
+    """The path is known, but what belongs there is not built."""
+
+
+class NotKept(e.UserError):
+    """There is no such object, or it was not kept that long."""
+
+
+class NotContinued(e.BadRequest):
+    """The response to be continued is not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +91,23 @@ TABLE: Mapping[type[e.ZhibeiError], Row] = {
     e.EngineMissing: Row(501, "server_error", "engine_missing"),
     e.EngineStartFailed: Row(500, "server_error", "engine_start_failed"),
     e.EngineDied: Row(502, "server_error", "engine_died", retry=True),
+    e.EngineStalled: Row(504, "server_error", "engine_stalled", retry=True),
+    e.UpstreamDown: Row(502, "server_error", "upstream_down", retry=True),
     e.EngineRefused: Row(502, "server_error", "engine_refused"),
     e.Busy: Row(503, "server_error", "busy", retry=True),
+    e.ShareFull: Row(429, "rate_limit_error", "too_many_waiting", retry=True),
+    e.ModelUnstable: Row(503, "server_error", "model_unstable", retry=True),
     KeyNeeded: Row(401, "authentication_error", "invalid_api_key"),
+    RateLimited: Row(429, "rate_limit_error", "rate_limit_exceeded", retry=True),
     TooManyWrongKeys: Row(429, "authentication_error", "too_many_wrong_keys"),
     NoSuchRoute: Row(404, "invalid_request_error", "unknown_url"),
+    NotKept: Row(404, "invalid_request_error", "not_found"),
+    NotContinued: Row(400, "invalid_request_error", "previous_response_not_found"),
+    NotYet: Row(501, "server_error", "not_implemented"),
     WrongMethod: Row(405, "invalid_request_error", "method_not_allowed"),
     BodyTooLarge: Row(413, "invalid_request_error", "body_too_large"),
     BodyTooSlow: Row(408, "invalid_request_error", "body_too_slow"),
+    NotOffered: Row(501, "not_supported_error", "not_offered"),
     NotJson: Row(415, "invalid_request_error", "unsupported_media_type"),
 }
 

@@ -7,8 +7,8 @@ asks, and watchers are told how they go.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 
 from zhibei.app import App
@@ -23,6 +23,8 @@ from zhibei.server.guard import is_loopback
 from zhibei.service import RunOptions
 from zhibei.settings import ServerSettings
 
+PrepareEmbedding = Callable[[Engine, EmbeddingRequest], Awaitable[EmbeddingRequest]]
+
 
 @asynccontextmanager
 async def lease(
@@ -30,29 +32,35 @@ async def lease(
 ) -> AsyncIterator[Engine]:
     """Hold the engine of a model for one request; generations on it should go through ``watched``."""
     check_model(app.settings.server, model)
+    began_s = time.monotonic()
     for watcher in ask.watchers:
         watcher.began(ask, model)
     async with app.pool.lease(model, task, options.load, options.keep_alive, owner=ask.caller.id) as engine:
+        for watcher in ask.watchers:
+            watcher.admitted(ask, model, engine.spec.model_name, time.monotonic() - began_s)
         yield engine
 
 
 async def watched(ask: Ask, model: str, events: AsyncGenerator[GenerationEvent, None]) -> AsyncGenerator[GenerationEvent, None]:
     """The same events; watchers are told of the first, of the end, and of a failure."""
-    began_s, is_first = time.monotonic(), True
+    began_s, is_first, is_done = time.monotonic(), True, False
     try:
         async with aclosing(events):
             async for event in events:
+                ask.meter.num_pieces += 1
                 if is_first:
                     is_first = False
                     for watcher in ask.watchers:
                         watcher.first_token(ask, model, time.monotonic() - began_s)
                 if isinstance(event, Finished):
-                    for watcher in ask.watchers:
-                        watcher.finished(ask, model, event, time.monotonic() - began_s)
+                    is_done = True
+                    _tell_end(ask, model, event, began_s)
                 yield event
     except BaseException as error:
-        for watcher in ask.watchers:
-            watcher.failed(ask, model, error)
+        # What leaves after the end has lost nothing.
+        if not is_done:
+            for watcher in ask.watchers:
+                watcher.failed(ask, model, error)
         raise
 
 
@@ -68,16 +76,41 @@ def complete(
     return watched(ask, model, _complete(app, ask, model, requests, options, echo=echo))
 
 
-async def embed(app: App, ask: Ask, model: str, request: EmbeddingRequest, options: RunOptions) -> Embeddings:
-    """Vectors for texts."""
-    async with lease(app, ask, model, options, "embed") as engine:
-        return await engine.embed(request)
+async def embed(
+    app: App, ask: Ask, model: str, request: EmbeddingRequest, options: RunOptions, prepare: PrepareEmbedding | None = None
+) -> Embeddings:
+    """Vectors for texts. ``prepare``: makes of the request, once the engine is there, what the engine is asked."""
+    with _told(ask, model) as count:
+        async with lease(app, ask, model, options, "embed") as engine:
+            found = await engine.embed(request if prepare is None else await prepare(engine, request))
+        count(found.num_tokens)
+        return found
 
 
 async def rerank(app: App, ask: Ask, model: str, request: RerankRequest, options: RunOptions) -> Ranking:
     """Scores of documents."""
-    async with lease(app, ask, model, options, "rerank") as engine:
-        return await engine.rerank(request)
+    with _told(ask, model) as count:
+        async with lease(app, ask, model, options, "rerank") as engine:
+            found = await engine.rerank(request)
+        count(found.num_tokens)
+        return found
+
+
+@contextmanager
+def _told(ask: Ask, model: str) -> Iterator[Callable[[int], None]]:
+    """Watchers are told of work that has no tokens of its own: what is yielded says how many it read."""
+    began_s = time.monotonic()
+    try:
+        yield lambda num_prompt_tokens: _tell_end(ask, model, Finished(("stop",), Usage(num_prompt_tokens, 0)), began_s)
+    except BaseException as error:
+        for watcher in ask.watchers:
+            watcher.failed(ask, model, error)
+        raise
+
+
+def _tell_end(ask: Ask, model: str, end: Finished, began_s: float) -> None:
+    for watcher in ask.watchers:
+        watcher.finished(ask, model, end, time.monotonic() - began_s)
 
 
 def check_model(settings: ServerSettings, model: str) -> None:

@@ -11,15 +11,17 @@ import ipaddress
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from zhibei import errors as e
 from zhibei.server.access import Rule
-from zhibei.server.ask import ASK_KEY, Ask, ErrorReply, Headers, Watcher
+from zhibei.server.ask import ASK_KEY, NOBODY, Ask, ErrorReply, Headers, Watcher
 from zhibei.server.auth import Keeper
 from zhibei.server.dialect import Dialects
 from zhibei.server.drain import Drain
 from zhibei.server.errors import BodyTooLarge, BodyTooSlow, NotJson, unexpected
+from zhibei.server.limits import Limiter, TokenCount
 from zhibei.settings import ServerSettings
 from zhibei.wire import ERROR_DETAIL_HEADER, NATIVE_PREFIX
 
@@ -42,7 +44,13 @@ _SECURITY_HEADERS: Headers = [
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
 _API_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_EXPOSED = b"x-request-id, x-zhibei-ignored, x-zhibei-unenforced, retry-after"
+_EXPOSED = b", ".join(
+    (
+        b"x-request-id, x-zhibei-ignored, x-zhibei-unenforced, retry-after",
+        b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests",
+        b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens",
+    )
+)
 
 
 class Guard:
@@ -57,10 +65,12 @@ class Guard:
         drain: Drain,
         dialects: Dialects | None = None,
         watchers: Sequence[Watcher] = (),
+        limiter: Limiter | None = None,
     ) -> None:
         self._app = app
         self._dialects = dialects or Dialects()
-        self._watchers = tuple(watchers)
+        self._limiter = limiter or Limiter()
+        self._watchers = (TokenCount(self._limiter), *watchers)
         self._keeper = keeper
         self._drain = drain
         self._max_body_bytes = settings.max_body_bytes
@@ -75,20 +85,18 @@ class Guard:
         found = {name: value for name, value in headers if name in _WANTED}
         detail = ERROR_DETAIL_HEADER.encode() in found or scope["path"].startswith(NATIVE_PREFIX + "/")
         rule = self._dialects.rule(scope["method"], scope["path"])
-        ask = self._ask(scope["path"], detail=detail)
-        scope[ASK_KEY] = ask
-        reply = _Reply(send, self._cors(found.get(b"origin")), ask)
+        reply = _Reply(send, self._cors(found.get(b"origin")), self._ask(scope["path"], detail=detail))
         began_s = time.monotonic()
         try:
-            await self._answer(scope, receive, headers, found, rule, ask, reply)
+            await self._answer(scope, receive, headers, found, rule, reply)
         finally:
             took_s = time.monotonic() - began_s
             for watcher in self._watchers:
-                watcher.answered(ask, scope["method"], rule.pattern if rule is not None else "", reply.status, took_s)
+                watcher.answered(reply.ask, scope["method"], rule.pattern if rule is not None else "", reply.status, took_s)
 
     def _ask(self, path: str, *, detail: bool) -> Ask:
         request_id, say = secrets.token_hex(8), self._dialects.envelope(path)
-        return Ask(request_id, detail, self._drain, lambda error: say(error, request_id, detail), watchers=self._watchers)
+        return Ask(request_id, detail, self._drain, lambda error: say(error, request_id, detail), NOBODY, self._watchers)
 
     async def _answer(
         self,
@@ -97,37 +105,40 @@ class Guard:
         headers: Sequence[tuple[bytes, bytes]],
         found: dict[bytes, bytes],
         rule: Rule | None,
-        ask: Ask,
         reply: _Reply,
     ) -> None:
         takes_json = rule is None or rule.access.body == "json"
         try:
-            self._check_head(scope, headers, found, takes_json=takes_json)
+            self._check_head(scope, headers, found, rule)
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in found:
                 await self._preflight(found, reply)
                 return
-            self._keeper.check(scope["method"], scope["path"], headers, _client(scope))
+            # What nobody has written down is an administrator's to see, and be it that there is nothing.
+            caller, limits = self._keeper.admit("admin" if rule is None else rule.access.scope, headers, _client(scope))
+            scope[ASK_KEY] = reply.ask = replace(reply.ask, caller=caller)
             self._drain.check()
-            if takes_json and _has_body(found):
-                receive = await self._read_body(found, receive)
-            with self._drain.request():
-                await self._app(scope, receive, reply.send)
+            with self._limiter.request(caller.id, limits) as left:
+                reply.extra += left
+                if takes_json and _has_body(found):
+                    receive = await self._read_body(found, receive)
+                with self._drain.request():
+                    await self._app(scope, receive, reply.send)
         except _Gone:
             return
         except e.ZhibeiError as error:
             await reply.fail(error)
         except Exception as error:  # noqa: BLE001  the request edge
-            await reply.fail(unexpected(error, ask.id))
+            await reply.fail(unexpected(error, reply.ask.id))
 
     def _check_head(
-        self, scope: Scope, headers: Sequence[tuple[bytes, bytes]], found: dict[bytes, bytes], *, takes_json: bool
+        self, scope: Scope, headers: Sequence[tuple[bytes, bytes]], found: dict[bytes, bytes], rule: Rule | None
     ) -> None:
         if len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
             raise e.BadRequest("The request has too many headers, or too large ones.")
         self._check_host(scope, headers)
         if scope["method"] not in _SAFE_METHODS:
             self._check_origin(scope, found)
-            if takes_json and _has_body(found) and not _is_json(found.get(b"content-type", b"")):
+            if (rule is None or rule.access.body == "json") and _has_body(found) and not _is_typed(found, rule):
                 raise NotJson("The body must be JSON.", hint="Send the header Content-Type: application/json.")
 
     def _check_host(self, scope: Scope, headers: Sequence[tuple[bytes, bytes]]) -> None:
@@ -229,8 +240,8 @@ class _Reply:
 
     def __init__(self, send: Send, extra: Headers, ask: Ask) -> None:
         self._send = send
-        self._extra = extra
-        self._ask = ask
+        self.extra = list(extra)
+        self.ask = ask
         self._started = False
         self.status = 0
 
@@ -245,8 +256,8 @@ class _Reply:
             if b"cache-control" not in names:
                 headers.append((b"cache-control", b"no-store"))
             headers += _SECURITY_HEADERS
-            headers += self._extra
-            headers.append((b"x-request-id", self._ask.id.encode()))
+            headers += self.extra
+            headers.append((b"x-request-id", self.ask.id.encode()))
             message = {**message, "headers": headers}
         return self._send(message)
 
@@ -254,7 +265,7 @@ class _Reply:
         """The error as the whole response; nothing if a response is already under way, which then stays incomplete."""
         if self._started:
             return
-        said: ErrorReply = self._ask.say(error)
+        said: ErrorReply = self.ask.say(error)
         headers = [*said.headers, (b"content-length", str(len(said.body)).encode())]
         if isinstance(error, (BodyTooLarge, BodyTooSlow)):
             headers.append((b"connection", b"close"))
@@ -318,6 +329,19 @@ def _client(scope: Scope) -> str:
 
 def _has_body(found: dict[bytes, bytes]) -> bool:
     return b"transfer-encoding" in found or found.get(b"content-length", b"0") != b"0"
+
+
+def _is_typed(found: dict[bytes, bytes], rule: Rule | None) -> bool:
+    """Whether a body says that it is JSON. Ollama's programs, curl among them, need not; a page always does."""
+    content_type = found.get(b"content-type", b"")
+    is_page = b"origin" in found or b"sec-fetch-site" in found
+    if rule is not None and rule.access.may_be_untyped and not is_page and content_type in _UNTYPED:
+        return True
+    return _is_json(content_type)
+
+
+# What curl says of a body of which nothing was said, and what others do not say.
+_UNTYPED = (b"", b"application/x-www-form-urlencoded")
 
 
 def _is_json(content_type: bytes) -> bool:

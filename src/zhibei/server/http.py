@@ -16,41 +16,78 @@ from zhibei import __version__
 from zhibei.app import App
 from zhibei.server import anthropic, docs, kobold, llama_server, native, ollama, openai
 from zhibei.server.ask import Watcher
-from zhibei.server.auth import Keeper
+from zhibei.server.auth import Keeper, revoked
 from zhibei.server.dialect import Dialect, Dialects
 from zhibei.server.drain import Drain
 from zhibei.server.errors import NoSuchRoute, WrongMethod, openai_envelope
 from zhibei.server.guard import Guard, Receive, Scope, Send
 from zhibei.server.json_route import BadBody, refuse
+from zhibei.server.keys import KeyFile
 from zhibei.server.listen import GRACE_S, listen
+from zhibei.server.seen import Seen
 
 DIALECTS = tuple(each.DIALECT for each in (openai, ollama, anthropic, kobold, llama_server, native))
+REVOKED_EVERY_S = 1.0
 _PAGES = Dialect("pages", lambda app: docs.router(), docs.ACCESS, openai_envelope, ())
 
 
-def create_app(app: App, *, drain: Drain | None = None, watchers: Sequence[Watcher] = ()) -> Guard:
-    """The ASGI application for ``app``. ``drain`` lets the caller end it gently."""
-    server = app.settings.server
+def create_app(
+    app: App,
+    *,
+    drain: Drain | None = None,
+    watchers: Sequence[Watcher] = (),
+    seen: Seen | None = None,
+    keeper: Keeper | None = None,
+) -> Guard:
+    """The ASGI application for ``app``. ``drain`` lets the caller end it gently; ``seen`` is the caller's to close."""
+    server, seen = app.settings.server, seen or Seen(app)
     return Guard(
-        create_routes(app),
+        create_routes(app, seen.dialect),
         server,
-        keeper=Keeper(server.api_key),
+        keeper=keeper or create_keeper(app),
         drain=drain or Drain(),
-        dialects=Dialects((*DIALECTS, _PAGES)),
-        watchers=watchers,
+        dialects=Dialects((*DIALECTS, _PAGES, seen.dialect)),
+        watchers=(*seen.watchers, *watchers),
     )
 
 
 async def serve(
-    app: App, *, on_ready: Callable[[str], None], stop: asyncio.Event | None = None, grace_s: float = GRACE_S
+    app: App,
+    *,
+    on_ready: Callable[[str], None],
+    stop: asyncio.Event | None = None,
+    grace_s: float = GRACE_S,
+    write_log: Callable[[str], None] | None = None,
 ) -> None:
     """Serve ``app`` where its settings say, until a signal comes or ``stop`` is set; see ``listen``. The App stays open."""
-    drain = Drain()
-    guard = create_app(app, drain=drain)
-    await listen(guard, app.settings.server, drain, on_ready=on_ready, stop=stop, grace_s=grace_s)
+    drain, keeper = Drain(), create_keeper(app)
+    needs_key = keeper.needs_key()
+    seen = Seen(app, write_log)
+    guard = create_app(app, drain=drain, seen=seen, keeper=keeper)
+    watching = asyncio.ensure_future(_end_revoked(keeper, drain))
+    try:
+        with seen.program_log():
+            await listen(guard, app.settings.server, drain, on_ready=on_ready, stop=stop, grace_s=grace_s, needs_key=needs_key)
+    finally:
+        watching.cancel()
+        await seen.close()
 
 
-def create_routes(app: App) -> FastAPI:
+def create_keeper(app: App) -> Keeper:
+    """Who is let in: by the setting's key, and by those of the home's file."""
+    return Keeper(app.settings.server.api_key, KeyFile(app.settings.home))
+
+
+async def _end_revoked(keeper: Keeper, drain: Drain) -> None:
+    """Now and then, end what runs for keys that no longer open anything. New requests are checked as they come."""
+    while True:
+        await asyncio.sleep(REVOKED_EVERY_S)
+        for owner in drain.owners():
+            if owner and not keeper.holds(owner):
+                drain.cut_owner(owner, revoked())
+
+
+def create_routes(app: App, *more: Dialect) -> FastAPI:
     """The routes alone, without the guard. Errors pass through: the guard answers them."""
     routes = FastAPI(
         title="Zhibei",
@@ -65,7 +102,7 @@ def create_routes(app: App) -> FastAPI:
             Exception: _unexpected,
         },
     )
-    for dialect in (*DIALECTS, _PAGES):
+    for dialect in (*DIALECTS, _PAGES, *more):
         routes.include_router(dialect.router(app))
     return routes
 

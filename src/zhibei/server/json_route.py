@@ -20,6 +20,9 @@ from starlette.responses import Response
 
 from zhibei.errors import BadRequest
 
+MAX_VALUES = 1_000_000
+_VALUE_MARKS = (b",", b"[", b"{")
+
 
 class JsonRoute(APIRoute):
     """A route whose body is read by ``parse_json``."""
@@ -56,6 +59,9 @@ def parse_json(data: bytes) -> Any:
     Raises:
         BadRequest: it is not JSON, or not the kind that can be worked with.
     """
+    # Each of these can begin a value, and a value takes many times its bytes; text that has as many is no prompt.
+    if sum(map(data.count, _VALUE_MARKS)) > MAX_VALUES:
+        raise BadRequest("The body holds too many values; at most {limit} are taken.", limit=MAX_VALUES)
     try:
         value = json.loads(data.decode(), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_not_a_number)
         # What cannot be written again holds lone surrogates, numbers beyond 64 bits, or is nested too deep.

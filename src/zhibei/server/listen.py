@@ -8,6 +8,7 @@ import errno
 import logging
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 
@@ -18,6 +19,7 @@ from zhibei.server.drain import Drain
 from zhibei.server.guard import AsgiApp, is_loopback
 from zhibei.server.protocol import BoundedProtocol
 from zhibei.settings import ServerSettings
+from zhibei.tls import server_context
 
 GRACE_S = 30.0
 CUT_S = 2
@@ -37,6 +39,7 @@ async def listen(
     on_ready: Callable[[str], None],
     stop: asyncio.Event | None = None,
     grace_s: float = GRACE_S,
+    needs_key: bool = False,
 ) -> None:
     """Serve until a signal comes, or until this is cancelled.
 
@@ -46,20 +49,22 @@ async def listen(
     Args:
         on_ready: is told the address, once it answers.
         stop: setting it does what the first signal does.
+        needs_key: whether nobody is let in without a key.
 
     Raises:
-        BadSetting: the address cannot be used, or may not be used without a key.
+        BadSetting: the address cannot be used, or may not be used without a key; or the certificate cannot be.
     """
-    check_bind(settings)
+    check_bind(settings, needs_key=needs_key)
+    tls = server_context(settings.tls_cert, settings.tls_key)
     sockets = bind(settings.host, settings.port)
-    server = _Server(_config(guard))
+    server = _Server(_config(guard, tls))
     life = _Life(drain, grace_s)
     try:
         with life.signals(), life.watching(stop):
             running = asyncio.ensure_future(server.serve(sockets))
             try:
                 await server.ready(running)
-                on_ready(address(settings.host, sockets[0]))
+                on_ready(address(settings.host, sockets[0], is_tls=tls is not None))
                 await asyncio.wait((running, life.ended), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 drain.begin()
@@ -73,16 +78,16 @@ async def listen(
         raise KeyboardInterrupt
 
 
-def check_bind(settings: ServerSettings) -> None:
+def check_bind(settings: ServerSettings, *, needs_key: bool = False) -> None:
     """Return if the server may listen there.
 
     Raises:
         BadSetting: others could reach it, and no key would stop them.
     """
-    if settings.api_key is None and not settings.allow_insecure_bind and not is_loopback(settings.host):
+    if not (needs_key or settings.api_key is not None or settings.allow_insecure_bind or is_loopback(settings.host)):
         raise BadSetting(
             "Listening on {host} lets other machines use this server, and no API key is set.",
-            hint="Set one (ZHIBEI_API_KEY), listen on 127.0.0.1, or allow it with --allow-insecure-bind.",
+            hint="Set one (zhibei key create, or ZHIBEI_API_KEY), listen on 127.0.0.1, or allow it with --allow-insecure-bind.",
             host=settings.host,
         )
 
@@ -112,10 +117,11 @@ def bind(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def address(host: str, listener: socket.socket) -> str:
+def address(host: str, listener: socket.socket, *, is_tls: bool = False) -> str:
     """The base address to show; a wildcard is shown as what it is reached by from here."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))
-    return f"http://{f'[{shown}]' if ':' in shown else shown}:{listener.getsockname()[1]}"
+    name = f"[{shown}]" if ":" in shown else shown
+    return f"{'https' if is_tls else 'http'}://{name}:{listener.getsockname()[1]}"
 
 
 def _bind_one(family: int, kind: int, protocol: int, target: tuple[object, ...]) -> socket.socket:
@@ -171,8 +177,8 @@ def _holder(port: int) -> str | None:
     return None
 
 
-def _config(guard: AsgiApp) -> uvicorn.Config:
-    return uvicorn.Config(
+def _config(guard: AsgiApp, tls: ssl.SSLContext | None) -> uvicorn.Config:
+    config = uvicorn.Config(
         guard,
         http=BoundedProtocol,
         ws="none",
@@ -186,6 +192,10 @@ def _config(guard: AsgiApp) -> uvicorn.Config:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=CUT_S,
     )
+    config.load()
+    # Made by us: uvicorn's own would ask at the terminal for the password of a key.
+    config.ssl = tls
+    return config
 
 
 class _Server(uvicorn.Server):

@@ -36,6 +36,7 @@ class LoadBody(Extension):
     rope_freq_base: float | None = Field(None, gt=0, le=1e12)
     rope_freq_scale: float | None = Field(None, gt=0, le=1e6)
     reasoning: Literal["on", "off", "auto"] | None = None
+    speculation: Literal["auto", "ngram", "off"] | None = None
     pooling: Literal["none", "mean", "cls", "last", "rank"] | None = None
     # Files of the server's machine: known, so that they can be refused in words.
     lora: Any = None

@@ -16,12 +16,12 @@ from starlette.responses import Response
 
 from zhibei import errors as e
 from zhibei.server.ask import ASK_KEY, Ask
-from zhibei.server.drain import stopping
 from zhibei.server.errors import log, unexpected
 from zhibei.server.guard import Message, Receive, Scope, Send
 
 E = TypeVar("E")
 E_contra = TypeVar("E_contra", contravariant=True)
+Headers = Mapping[str, str] | Callable[[], Mapping[str, str]]
 
 QUIET_S = 15.0
 STALL_S = 60.0
@@ -64,8 +64,10 @@ class _Raw(Response):
 class EventStream(_Raw, Generic[E]):
     """Events as they come."""
 
-    def __init__(self, events: AsyncGenerator[E, None], encoder: Encoder[E], headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(headers)
+    def __init__(self, events: AsyncGenerator[E, None], encoder: Encoder[E], headers: Headers | None = None) -> None:
+        """``headers`` as a function is asked when the response begins: at the first event, or at the first sign of life."""
+        super().__init__(None if callable(headers) else headers)
+        self._late_headers = headers if callable(headers) else None
         self._events = events
         self._encoder = encoder
         self._started = False
@@ -80,9 +82,7 @@ class EventStream(_Raw, Generic[E]):
         beat = asyncio.get_running_loop().call_later(QUIET_S, self._start_beat, send)
         stalls = _Stalls(self, worker)
         try:
-            ended = await worker.run(self._pump(send), receive)
-            if ended == "cut":
-                raise stopping()
+            await worker.run(self._pump(send), receive)
         except Exception as error:  # the request edge, once a response is under way
             await self._stop_beat()
             if not self._started:
@@ -117,6 +117,8 @@ class EventStream(_Raw, Generic[E]):
 
     async def _start(self, send: Send) -> None:
         self._started = True
+        if self._late_headers is not None:
+            self.init_headers(self._late_headers())
         headers = [*self.raw_headers, (b"content-type", self._encoder.media_type), (b"x-accel-buffering", b"no")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 
@@ -145,8 +147,10 @@ class EventStream(_Raw, Generic[E]):
 class WholeAnswer(_Raw):
     """One body, made by work that stops if the client leaves."""
 
-    def __init__(self, work: Callable[[], Coroutine[Any, Any, bytes]], headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(headers)
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, bytes]], headers: Headers | None = None) -> None:
+        """``headers`` as a function is asked when the work is done."""
+        super().__init__(None if callable(headers) else headers)
+        self._late_headers = headers if callable(headers) else None
         self._work = work
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,11 +162,10 @@ class WholeAnswer(_Raw):
             nonlocal body
             body = await self._work()
 
-        ended = await worker.run(work(), receive)
-        if ended == "cut":
-            raise stopping()
-        if ended == "gone":
+        if await worker.run(work(), receive) == "gone":
             return
+        if self._late_headers is not None:
+            self.init_headers(self._late_headers())
         headers = [*self.raw_headers, (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -175,26 +178,34 @@ class _Worker:
         self._ask = ask
         self._task: asyncio.Task[None] | None = None
         self._why = "done"
+        self._cut: e.ZhibeiError | None = None
 
     async def run(self, work: Coroutine[Any, Any, None], receive: Receive) -> str:
-        """``done``, ``gone`` (nobody listens) or ``cut`` (the server stops). Raises what the work raises."""
+        """``done`` or ``gone`` (nobody listens). Raises what the work raises, or why it was cut."""
         loop = asyncio.get_running_loop()
         task = self._task = loop.create_task(work)
         listener = loop.create_task(_disconnected(receive))
         listener.add_done_callback(lambda done: None if done.cancelled() else self.end("gone"))
         try:
-            with self._ask.drain.cutting(lambda: self.end("cut")):
+            with self._ask.drain.cutting(self.cut, self._ask.caller.id):
                 await asyncio.wait((task,))
         finally:
             listener.cancel()
             task.cancel()
             await asyncio.wait((task, listener))
         if task.cancelled():
+            if self._why == "cut" and self._cut is not None:
+                raise self._cut
             return self._why
         error = task.exception()
         if error is not None:
             raise error
         return "done"
+
+    def cut(self, error: e.ZhibeiError) -> None:
+        """Stop the work; the client is told the error."""
+        self._cut = self._cut or error
+        self.end("cut")
 
     def end(self, why: str) -> None:
         """Stop the work; the first reason counts."""

@@ -126,6 +126,16 @@ class BlobStore:
             raise self.error(error) from error
         return target
 
+    def place(self, path: Path, digest: Digest) -> None:
+        """Give a finished file its name. The caller has verified the digest and holds the blob's lock. Raises as ``commit``."""
+        target = self.path(digest)
+        try:
+            self._make_parents(target)
+            self._disk.replace(path, target)
+            self._disk.sync_directory(target.parent)
+        except OSError as error:
+            raise self.error(error) from error
+
     def remove(self, digest: Digest) -> bool:
         """Remove a blob whose lock the caller holds; False where somebody uses it (Windows) and it has to wait.
 

@@ -123,13 +123,13 @@ class Fetcher:
     """Fetches for one typed URL and what it redirects to. Use as an async context manager.
 
     Args:
-        typed_url: the URL a person typed or configured; its host and port alone may be private.
+        typed_url: the URL a person typed or configured; its host and port alone may be private. None: nobody's may.
         options: timers and what a test replaces.
     """
 
-    def __init__(self, typed_url: str, options: FetchOptions) -> None:
+    def __init__(self, typed_url: str | None, options: FetchOptions) -> None:
         self._options = options
-        self._guard = _Guard(URL(typed_url), options.lookup)
+        self._guard = _Guard(None if typed_url is None else URL(typed_url), options.lookup)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Fetcher:
@@ -251,8 +251,8 @@ class _Guard(AbstractResolver):
     What the typed host was at first (public or private) it must stay, so that a name cannot turn to a private address later.
     """
 
-    def __init__(self, typed: URL, lookup: Lookup | None) -> None:
-        self._typed = (typed.host, typed.port)
+    def __init__(self, typed: URL | None, lookup: Lookup | None) -> None:
+        self._typed = None if typed is None else (typed.host, typed.port)
         self._typed_is_private: bool | None = None
         self._lookup = lookup or _system_lookup
         self.proxy: URL | None = None

@@ -6,7 +6,7 @@ Importing this imports nothing heavy: what a pull needs is imported when one beg
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,6 +25,7 @@ from zhibei.store.views import Views, needs_view
 
 if TYPE_CHECKING:
     from zhibei.events import CheckEvent, PullEvent
+    from zhibei.store.created import Recipe
     from zhibei.store.foreign import ForeignModel, ForeignPlaces
     from zhibei.store.options import PullOptions
     from zhibei.store.parts import FoundPart
@@ -234,6 +235,25 @@ class Library:
             self.get(source)
             self._manifests.write(replace(manifest, name=target, added_at=datetime.now(timezone.utc)))
 
+    def create(self, recipe: Recipe) -> StoredModel:
+        """Make a model of another one, or of uploaded files; see ``created.create`` for what it raises. Blocks."""
+        from zhibei.store.created import Workshop, create
+
+        manifest, old = create(Workshop(self._blobs, self._disk, self._manifests, self._views, self._find, self._show), recipe)
+        if old is not None:
+            self._tidy(old.digests - manifest.digests)
+        return self._show(manifest)
+
+    def has_blob(self, digest: Digest) -> bool:
+        """Whether a file of that digest is in the store."""
+        return self._blobs.has(digest)
+
+    async def receive(self, digest: Digest, pieces: AsyncIterable[bytes], size_bytes: int | None = None) -> bool:
+        """Take in a file that a client sends, to make a model of; see ``uploads.receive``."""
+        from zhibei.store.uploads import receive
+
+        return await receive(self._blobs, self._disk, digest, pieces, size_bytes)
+
     async def _verify(self, manifests: Iterable[Manifest]) -> AsyncGenerator[CheckEvent, None]:
         from zhibei.store.checking import check
 
@@ -288,6 +308,10 @@ class Library:
         return next((model for model in found if model.model_path and path in (model.model_path, model.model_path.parent)), None)
 
     def _source_of(self, manifest: Manifest) -> ModelRef:
+        if manifest.source.startswith("created:"):
+            raise BadRequest(
+                "The model {name} was made on this machine; no source has it.", hint="Make it again.", name=str(manifest.name)
+            )
         if not manifest.source:
             raise ModelBroken(
                 "The model {name} cannot be used: {problem}.",

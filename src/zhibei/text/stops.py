@@ -6,7 +6,7 @@ from __future__ import annotations
 class StopMatcher:
     """Feed pieces, get back what may be shown.
 
-    After ``stopped`` is True nothing more comes out. The stop string itself is never shown.
+    After ``stopped`` is True nothing more comes out. The stop string itself, ``found``, is never shown.
     """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
@@ -14,6 +14,7 @@ class StopMatcher:
         self._longest = max(map(len, self._stops), default=0)
         self._held = ""
         self.stopped = False
+        self.found: str | None = None
 
     def feed(self, piece: str) -> str:
         """The part of all text so far that is new and cannot belong to a stop string."""
@@ -23,7 +24,7 @@ class StopMatcher:
         # The one that is complete first, not the one that begins first: so the result does not depend on the pieces.
         found = min(((at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0), default=None)
         if found is not None:
-            self.stopped, self._held = True, ""
+            self.stopped, self._held, self.found = True, "", text[found[1] : found[0]]
             return text[: found[1]]
         keep = self._possible_start(text)
         self._held = text[len(text) - keep :]

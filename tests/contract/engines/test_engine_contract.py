@@ -92,7 +92,7 @@ async def test_max_tokens_is_kept_and_said(engine: Engine) -> None:
     events = await all_of(engine.chat(ask("one two three four five six seven eight", 3)))
     last = events[-1]
     assert isinstance(last, Finished)
-    assert last.reasons == ("length",)
+    assert last.reasons == ("length",) and last.stop_texts == (None,)
     assert last.usage.num_generated_tokens == 3
 
 
@@ -108,6 +108,7 @@ async def test_stop_strings_end_the_answer_and_are_not_shown(engine: Engine) -> 
     assert stop not in text_of(events)
     assert whole.startswith(text_of(events))
     assert isinstance(events[-1], Finished) and events[-1].reasons == ("stop",)
+    assert events[-1].stop_texts == (stop,)
 
 
 async def test_several_choices(engine: Engine) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from zhibei.engines.base import LogSink
 from zhibei.engines.llama_cpp import order
-from zhibei.engines.llama_cpp.backend import LlamaCppBackend, LlamaCppEngine, devices_of
+from zhibei.engines.llama_cpp.backend import LlamaCppBackend, devices_of
+from zhibei.engines.llama_cpp.engine import LlamaCppEngine
 from zhibei.engines.process import EngineProcess
 from zhibei.errors import DoesNotFit
 from zhibei.formats.inspect import inspect_path

@@ -29,9 +29,11 @@ from zhibei.errors import (
     ZhibeiError,
 )
 from zhibei.events import Checked, Finished, Inspected, Loading, Progress, Pulled, ReasoningDelta, TextDelta, ToolCallDelta, Usage
+from zhibei.judging.asking import FitQuestion
 from zhibei.local import LocalService
 from zhibei.models import Leftover
 from zhibei.options import Limits, LoadOptions, Sampling
+from zhibei.planner.recommend import Wish
 from zhibei.remote import RemoteService
 from zhibei.service import RunOptions, Service
 from zhibei.settings import Settings
@@ -384,3 +386,45 @@ async def test_demands_that_cannot_be_met_are_refused(service: Service) -> None:
     with pytest.raises(Unsupported) as caught:
         await events_of(service, ask(num_choices=100))
     assert caught.value.param == "n"
+
+
+async def test_the_pool_is_told(service: Service) -> None:
+    assert (await service.pool()).residents == ()
+    await events_of(service, ask(), RunOptions(keep_alive="1h"))
+    state = await service.pool()
+    assert [resident.name for resident in state.residents] == [MODEL] and state.num_waiting == 0
+    assert state.total_bytes is not None and state.available_bytes is not None
+
+
+async def test_an_engines_lines_of_a_model(service: Service) -> None:
+    assert [line async for line in service.logs(MODEL)] == []
+    with pytest.raises(ModelNotFound):
+        async for _ in service.logs("nothing:here"):
+            pass
+
+
+async def test_the_machine_is_told(service: Service) -> None:
+    machine = await service.machine()
+    assert machine.hardware.total_bytes and machine.hardware.num_logical_cores
+    assert [engine.name for engine in machine.engines] == ["llama.cpp"]
+
+
+async def test_fit_judges_a_model_of_the_store(service: Service) -> None:
+    judged = await service.fit(FitQuestion("tiny", LoadOptions(ctx_size=64)))
+    (found,) = judged.appraisal.models
+    assert found.is_here and found.model == await service.show_model(MODEL)
+    assert judged.table is None and judged.plan is not None and judged.plan.spec is not None
+    assert judged.plan.ctx_size == 64 and judged.plan.memory
+    imagined = await service.fit(FitQuestion("tiny", hardware="rtx4090,ram=64g"))
+    assert imagined.plan is not None and [use.device for use in imagined.plan.devices] == ["cpu", "gpu0"]
+    with pytest.raises(BadRequest):
+        await service.fit(FitQuestion("tiny", hardware="a machine"))
+    with pytest.raises(ModelNotFound):
+        await service.fit(FitQuestion("file:/nowhere/at/all.gguf"))
+
+
+async def test_recommend_knows_the_catalogue(service: Service) -> None:
+    found = await service.recommend(Wish("code", min_tokens_per_s=0.0), limit=3)
+    assert len(found) == 3 and len({item.offer.name for item in found}) >= 2
+    assert all(item.plan.is_runnable and item.reasons and item.offer.model.files for item in found)
+    assert all(message.format_map(values) for item in found for message, values in item.reasons)

@@ -12,7 +12,7 @@ from zhibei.errors import BadRequest, Unsupported
 from zhibei.plans import Ability
 
 ALL: frozenset[Ability] = frozenset(
-    ("chat", "complete", "embed", "rerank", "tokenize", "tools", "vision", "reasoning", "logprobs", "grammar")
+    ("chat", "complete", "infill", "embed", "rerank", "tokenize", "tools", "vision", "reasoning", "logprobs", "grammar")
 )
 HELLO = (Message.of("user", "Hello"),)
 IMAGE = (Message("user", (TextPart("Look:"), ImagePart(b"", "image/png"))),)
@@ -49,6 +49,7 @@ def test_chats(request_: ChatRequest, ability: Ability, param: str) -> None:
         (CompletionRequest("x"), "complete", "prompt"),
         (CompletionRequest("x", response_format=JSON), "grammar", "response_format"),
         (CompletionRequest("x", top_logprobs=1), "logprobs", "logprobs"),
+        (CompletionRequest("def f(", suffix=""), "infill", "suffix"),
     ],
 )
 def test_completions(request_: CompletionRequest, ability: Ability, param: str) -> None:

@@ -64,6 +64,13 @@ async def test_stop_strings_across_words() -> None:
     assert text_of(events) == "one two three"
 
 
+async def test_it_says_which_stop_text_ended_it() -> None:
+    engine = await start()
+    for stop, expected in ((("three", "two"), "two"), (("nine",), None), ((), None)):
+        events = await all_of(engine.complete(CompletionRequest("one two three", limits=Limits(stop=stop), num_choices=2)))
+        assert isinstance(events[-1], Finished) and events[-1].stop_texts == (expected, expected)
+
+
 async def test_choices_and_logprobs() -> None:
     events = await all_of((await start()).chat(ask("a b", num_choices=2, top_logprobs=1)))
     assert text_of(events, 0) == text_of(events, 1) == "a b"

@@ -325,6 +325,51 @@ def test_usage_of_a_server_that_reports_once_for_all_choices() -> None:
     assert reader.finish() == Finished(("stop", "stop"), Usage(5, 9))
 
 
+def ended(index: int = 0, **fields: Any) -> dict[str, Any]:
+    return {"choices": [{"index": index, "delta": {}, "finish_reason": "stop"}], **fields}
+
+
+def test_the_stop_text_that_ended_each_choice_is_told() -> None:
+    reader = EventReader(2, stop=("END", "###"))
+    reader.read(ended(0, __verbose={"index": 0, "stop": True, "stop_type": "word", "stopping_word": "###"}))
+    assert reader.finish() is None
+    reader.read(ended(1, __verbose={"index": 1, "stop": True, "stop_type": "eos", "stopping_word": ""}))
+    finished = reader.finish()
+    assert finished is not None and finished.stop_texts == ("###", None)
+
+
+@pytest.mark.parametrize(
+    ("stop", "chunk", "stop_texts"),
+    [
+        # Nothing to stop at; nobody told; the template's own word; vLLM's text, its token, and no word of it.
+        ((), ended(), (None,)),
+        (("END",), ended(), ()),
+        (None, ended(), ()),
+        (("END",), ended(__verbose={"stop": True, "stopping_word": "<|im_end|>"}), (None,)),
+        (("END",), ended(__verbose={"stop": False, "content": "END"}), ()),
+        (("END",), {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": "END"}]}, ("END",)),
+        (("END",), {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": 128001}]}, (None,)),
+        (("END",), {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": None}]}, (None,)),
+    ],
+)
+def test_who_tells_the_stop_text(stop: tuple[str, ...] | None, chunk: dict[str, Any], stop_texts: tuple[str | None, ...]) -> None:
+    reader = EventReader(1, stop=stop)
+    reader.read(chunk)
+    finished = reader.finish()
+    assert finished is not None and finished.stop_texts == stop_texts
+
+
+def test_a_suffix_is_sent_as_openai_names_it() -> None:
+    assert completion_body(CompletionRequest("a", suffix="b"), "m")["suffix"] == "b"
+    assert "suffix" not in completion_body(CompletionRequest("a"), "m")
+
+
+@pytest.mark.parametrize("index", [-1, 1 << 40, "0", 1.5])
+def test_an_index_that_is_none_is_refused(index: object) -> None:
+    with pytest.raises(ValueError, match="index"):
+        EventReader(1).read({"choices": [{"index": index, "delta": {"content": "x"}}]})
+
+
 def test_an_error_in_a_stream_is_raised() -> None:
     with pytest.raises(EngineRefused, match="out of slots"):
         EventReader(1).read({"error": {"code": 500, "message": "out of slots", "type": "server_error"}})

@@ -107,14 +107,14 @@ async def test_a_cancelled_start_leaves_no_process() -> None:
 
 async def test_a_child_that_dies_is_started_again() -> None:
     child = process("ready")
-    await child.ensure_ready()
+    first = await child.ensure_ready()
     pid = child.status().pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(10):
         while child.state != "failed":
             await asyncio.sleep(0.01)
-    error = await child.died()
+    error = await child.died(first)
     assert "signal 9" in str(error)
     again = await child.ensure_ready()
     assert child.state == "ready"

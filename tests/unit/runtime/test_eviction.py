@@ -87,3 +87,22 @@ def test_only_idle_models_stop_and_none_in_vain(
     else:
         assert found.stop == ()
         assert found.wait == fits(running)
+
+
+@pytest.mark.parametrize(
+    ("ages_and_loads", "order"),
+    [
+        ({"a": (10, 0), "b": (20, 0), "c": (15, 0)}, "bca"),
+        ({"a": (10, 0.2), "b": (9, 0.9)}, "ab"),
+        ({"a": (59, 60), "b": (2, 2)}, "ba"),
+        ({"a": (61, 60), "b": (2, 2)}, "ab"),
+        ({"a": (100, 50), "b": (100, 10), "c": (100, 20)}, "bca"),
+        ({"a": (40, 20), "b": (20, 10)}, "ab"),
+    ],
+)
+def test_the_stalest_go_first(ages_and_loads: dict[str, tuple[float, float]], order: str) -> None:
+    """Idle seconds by load seconds, the latter no less than one; of equals the least recently used."""
+    now_s = 1000.0
+    running = [Candidate(key, 1, now_s - age, True, load_s=load_s) for key, (age, load_s) in ages_and_loads.items()]
+    for num in range(1, len(order) + 1):
+        assert choose(num, 0, None, running, now_s=now_s).stop == tuple(order[:num])

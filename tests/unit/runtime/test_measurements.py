@@ -101,6 +101,11 @@ def test_a_short_half_is_left_out() -> None:
     assert [len(samples([found], FIGURES)) for found in (answer, prompt, run())] == [1, 1, 2]
 
 
+def test_tokens_that_were_guessed_tell_nothing_of_a_pass() -> None:
+    answer = made(timings=replace(TIMINGS, num_guessed_tokens=12))
+    assert answer is not None and answer.generation_s is None and answer.prompt_s == TIMINGS.prompt_s
+
+
 def test_runs_come_back_as_they_were(tmp_path: Path) -> None:
     kept = Measurements(tmp_path / "state")
     assert kept.runs_of("abc") == ()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from zhibei.runtime.scheduler import (
+    Broken,
     Cancelled,
     Draining,
     Effect,
@@ -15,6 +18,7 @@ from zhibei.runtime.scheduler import (
     Requested,
     Serve,
     Start,
+    StartCramped,
     Started,
     StartFailed,
     State,
@@ -54,12 +58,12 @@ class Desk:
         self.state, effects = decide(self.state, event, now_s=self.now_s, free_bytes=self.free, total_bytes=self.total)
         return [show(effect) for effect in effects]
 
-    def ask(self, number: int, key: str = "a", *, need: int = 4, keep_alive_s: float | None = 300.0) -> list[str]:
-        self.tickets[number] = Ticket(number, key, need, keep_alive_s)
+    def ask(self, number: int, key: str = "a", *, need: int = 4, keep_alive_s: float | None = 300.0, **more: Any) -> list[str]:
+        self.tickets[number] = Ticket(number, key, need, keep_alive_s, **more)
         return self.tell(Requested(self.tickets[number]))
 
-    def started(self, key: str = "a") -> list[str]:
-        return self.tell(Started(key, self.slots))
+    def started(self, key: str = "a", load_s: float = 0.0) -> list[str]:
+        return self.tell(Started(key, self.slots, load_s))
 
     def release(self, number: int) -> list[str]:
         return self.tell(Released(number, self.tickets[number].key))
@@ -489,3 +493,207 @@ def test_decide_does_not_change_what_it_was_given(desk: Desk) -> None:
 def test_room(free: int | None, total: int | None, phases: list[str], room: int | None) -> None:
     models = [Model(str(number), phase, 4) for number, phase in enumerate(phases)]  # type: ignore[arg-type]
     assert room_bytes(models, free, total) == room
+
+
+# Making room: what a load costs, what is pinned, what was measured
+
+
+def test_what_takes_long_to_load_stays_longer() -> None:
+    desk = Desk(free=8)
+    for number, (key, load_s) in enumerate({"slow": 60.0, "quick": 2.0}.items(), 1):
+        desk.ask(number, key)
+        desk.started(key, load_s)
+    desk.release(1)
+    desk.now_s += 10
+    desk.release(2)
+    desk.free = 0
+    desk.now_s += 1
+    assert desk.ask(3, "c") == ["stop quick"], "slow was idle for 11 of its 60 seconds, quick for 1 of its 2"
+
+
+def test_a_pinned_model_neither_makes_room_nor_expires() -> None:
+    desk = Desk(free=8)
+    desk.run(1, "a", pinned=True, keep_alive_s=0)
+    assert desk.release(1) == []
+    assert next_expiry_s(desk.state) is None
+    desk.run(2, "b")
+    desk.free = 0
+    assert desk.ask(3, "c") == [], "it waits for b"
+    assert desk.release(2) == ["stop b"]
+    desk.free = 4
+    assert desk.tell(Stopped("b")) == ["start c"]
+    desk.free = 0
+    assert desk.ask(4, "d", need=8) == ["refuse 4 no_memory"], "more than c will ever leave"
+    assert desk.tell(StopAsked("a")) == ["stop a"], "by hand it goes"
+
+
+def test_nobody_waits_for_a_pinned_model_to_leave() -> None:
+    desk = Desk(free=4)
+    desk.run(1, "a", pinned=True)
+    desk.free = 0
+    assert desk.ask(2, "b") == ["refuse 2 no_memory"]
+
+
+def test_places_that_pinned_models_hold_are_named() -> None:
+    desk = Desk(max_models=1)
+    desk.run(1, "a", pinned=True)
+    assert desk.ask(2, "b") == ["refuse 2 no_place"]
+    desk = Desk(max_models=1)
+    desk.run(1, "a")
+    assert desk.ask(2, "b") == [], "this one will leave"
+
+
+def test_a_cramped_start_leaves_pinned_models_alone() -> None:
+    desk = Desk(free=12)
+    desk.run(1, "a", pinned=True)
+    desk.run(2, "b")
+    assert desk.release(1) + desk.release(2) == []
+    assert desk.ask(3, "c") == ["start c"]
+    assert desk.tell(StartCramped("c")) == ["stop b"]
+
+
+def test_a_model_counts_for_what_it_was_seen_to_take_where_that_is_more() -> None:
+    state = State(10, models={"a": Model("a", "ready", 4, 1)})
+    ticket = Ticket(1, "b", 5, None)
+    for measured, expected in ((3, [Start]), (5, [Start]), (6, [Stop])):
+        found, effects = decide(
+            state, Requested(ticket), now_s=1.0, free_bytes=10, total_bytes=10, measured_bytes={"a": measured, "gone": 9}
+        )
+        assert [type(effect) for effect in effects] == expected
+        assert found.models["a"].held_bytes == max(4, measured)
+
+
+def test_what_takes_nothing_here_neither_waits_nor_makes_room_nor_counts() -> None:
+    desk = Desk(slots=2, max_models=1, free=4)
+    desk.run(1, "far", need=0, keep_alive_s=60)
+    desk.release(1)
+    desk.run(2, "a")
+    desk.free = 0
+    assert desk.ask(3, "b") == [], "it waits for a; far frees nothing"
+    assert desk.ask(4, "far", need=0) == ["serve 4"], "it is not held back"
+    assert desk.ask(5, "farther", need=0) == ["start farther"]
+    assert desk.release(2) == ["stop a"]
+    desk.free = 4
+    assert desk.tell(Stopped("a")) == ["start b"]
+    desk.release(4)
+    desk.now_s += 1000
+    assert desk.tell(Tick()) == ["stop far"], "idle ones still go when their time is over"
+
+
+def test_what_takes_nothing_here_is_not_measured() -> None:
+    state = State(10, models={"far": Model("far", "ready", 0, 1)})
+    found, _ = decide(state, Tick(), now_s=1.0, free_bytes=1, measured_bytes={"far": 99})
+    assert found.models["far"].held_bytes == 0
+
+
+# Owners
+
+
+def test_who_floods_does_not_starve_another() -> None:
+    """The second owner waits for the request that runs, and for no other."""
+    desk = Desk(max_queue=100)
+    desk.run(1, "a", owner="flood")
+    for number in range(2, 60):
+        desk.ask(number, "a", owner="flood")
+    desk.ask(60, "a", owner="other")
+    assert desk.release(1) == ["serve 60"]
+    desk.ask(61, "a", owner="other")
+    assert desk.release(60) == ["serve 2"], "and now it is the turn of the first again"
+    assert desk.release(2) == ["serve 61"]
+
+
+def test_slots_are_shared_by_owners() -> None:
+    desk = Desk(slots=2)
+    for number in (1, 2, 3, 4):
+        desk.ask(number, "a", owner="flood")
+    desk.started("a")
+    desk.ask(5, "a", owner="other")
+    desk.ask(6, "a", owner="other")
+    assert desk.release(1) == ["serve 5"]
+    assert desk.release(2) == ["serve 3"], "other holds one of the two"
+    assert desk.release(5) == ["serve 6"]
+
+
+def test_one_who_waits_for_memory_is_not_starved_by_many_others() -> None:
+    desk = Desk(slots=2, free=4)
+    desk.run(1, "a", owner="x")
+    desk.free = 0
+    assert desk.ask(2, "b", owner="slow") == []
+    desk.ask(3, "a", owner="y")
+    desk.ask(4, "a", owner="z")
+    assert desk.release(1) == ["stop a"], "y and z are held back, though a has a free slot"
+    desk.free = 4
+    assert desk.tell(Stopped("a")) == ["start b"]
+    desk.free = 0
+    assert desk.started("b") == ["serve 2"]
+
+
+def test_no_owner_fills_the_queue_alone() -> None:
+    desk = Desk(max_queue=8)
+    desk.run(1, "a", owner="flood")
+    answers = [desk.ask(number, "a", owner="flood") for number in range(2, 10)]
+    assert answers == [[]] * 6 + [["refuse 8 share_full"], ["refuse 9 share_full"]]
+    assert desk.ask(10, "a", owner="other") == []
+    assert desk.ask(11, "a", owner="third") == []
+    assert desk.ask(12, "a", owner="fourth") == ["refuse 12 queue_full"]
+
+
+def test_a_full_share_does_not_keep_its_owner_from_a_free_slot() -> None:
+    desk = Desk(max_queue=4)
+    desk.run(1, "b", owner="x")
+    desk.release(1)
+    desk.run(2, "a", owner="x")
+    for number in (3, 4, 5):
+        desk.ask(number, "a", owner="x")
+    assert desk.ask(6, "a", owner="x") == ["refuse 6 share_full"]
+    assert desk.ask(7, "b", owner="x") == ["serve 7"]
+
+
+# Deadlines and broken engines
+
+
+def test_who_waited_too_long_is_turned_away_and_never_served() -> None:
+    desk = Desk()
+    desk.run(1, "a")
+    desk.ask(2, "a", deadline_s=150.0)
+    desk.ask(3, "a", deadline_s=160.0)
+    assert next_expiry_s(desk.state) == 150.0
+    desk.now_s = 149.9
+    assert desk.tell(Tick()) == []
+    desk.now_s = 150.0
+    assert desk.tell(Tick()) == ["refuse 2 too_late"]
+    assert next_expiry_s(desk.state) == 160.0
+    desk.now_s = 170.0
+    assert desk.release(1) == ["refuse 3 too_late"], "though the slot is free in this moment"
+    assert desk.waiting() == []
+
+
+def test_one_that_is_served_has_no_deadline_any_more() -> None:
+    desk = Desk()
+    desk.ask(1, "a", deadline_s=150.0)
+    desk.started()
+    desk.now_s = 1000.0
+    assert desk.tell(Tick()) == []
+    assert 1 in desk.state.models["a"].leases
+
+
+def test_nobody_waits_for_a_broken_engine_and_it_stops_when_it_is_idle() -> None:
+    desk = Desk()
+    desk.run(1, "a", pinned=True)
+    desk.ask(2, "a")
+    desk.run(3, "b")
+    assert desk.tell(Broken("a")) == ["refuse 2 unstable"]
+    assert desk.release(1) == ["stop a"]
+    assert desk.tell(Broken("gone")) == []
+
+
+def test_why_a_model_stops() -> None:
+    def why(event: Event, **changes: Any) -> str:
+        model = Model("a", "ready", 4, 1, last_used_s=1.0, keep_alive_s=60.0)
+        _, (effect,) = decide(State(9, 1, {"a": model}), event, now_s=changes.pop("now_s", 2.0), free_bytes=9)
+        assert isinstance(effect, Stop)
+        return effect.why
+
+    assert why(Tick(), now_s=61.0) == "idle"
+    assert why(StopAsked("a")) == "asked"
+    assert why(Requested(Ticket(1, "b", 1, None))) == "evicted"

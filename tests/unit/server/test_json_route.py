@@ -59,3 +59,11 @@ def test_what_is_not_json_is_refused_at_once(data: bytes) -> None:
 )
 def test_a_place_in_the_body_is_named_as_its_writer_knows_it(location: tuple[object, ...], param: str | None) -> None:
     assert param_of(location) == param
+
+
+def test_a_body_of_countless_small_values_is_not_read() -> None:
+    for data in (b"[" + b"[]," * 2_000_000 + b"1]", b"[" + b"1," * 1_000_001 + b"1]", b"{" * 1_000_001):
+        with pytest.raises(BadRequest, match="too many values"):
+            parse_json(data)
+    parse_json(b'"' + b"x" * (16 << 20) + b'"')
+    parse_json(b"[" + b"1," * 500_000 + b"1]")

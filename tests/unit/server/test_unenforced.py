@@ -7,15 +7,16 @@ import pytest
 from zhibei.chat import ResponseFormat
 from zhibei.errors import BadRequest
 from zhibei.server.openai import schema, translate
+from zhibei.server.reported import unenforced_conditions
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 ODD = {"type": "object", "properties": {"n": {"type": "number", "minimum": 3}}, "required": ["n"]}
 
 
 def test_a_condition_no_engine_keeps_is_named() -> None:
-    (path,) = translate.unenforced_conditions(ResponseFormat("json_schema", ODD))
+    (path,) = unenforced_conditions(ResponseFormat("json_schema", ODD))
     assert path.endswith("minimum") and path.isascii()
-    assert translate.unenforced_conditions(ResponseFormat()) == ()
+    assert unenforced_conditions(ResponseFormat()) == ()
 
 
 def test_tools_may_have_patterns_that_answers_may_not() -> None:

@@ -12,9 +12,8 @@ from zhibei.cli.render import table
 from zhibei.cli.wording import command, json_option
 from zhibei.errors import BadRequest
 from zhibei.i18n import N_
-from zhibei.settings import Origin
+from zhibei.settings import Origin, is_secret
 
-_SECRET = ("server.api_key", "hubs.hf_token", "hubs.ms_token")
 _ORIGINS: dict[Origin, str] = {
     "default": N_("default"),
     "file": N_("configuration file"),
@@ -49,7 +48,7 @@ def COMMAND(invocation: Invocation, /, what: str | None, as_json: bool) -> None:
 
 
 def _shown(name: str, value: object) -> Any:
-    if name in _SECRET and value is not None:
+    if is_secret(name) and value is not None:
         return "********"
     if isinstance(value, Path):
         return str(value)

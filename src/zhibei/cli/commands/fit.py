@@ -11,9 +11,10 @@ import click
 from zhibei.cli import looking, plan_documents, plan_text
 from zhibei.cli.batch import Batch
 from zhibei.cli.completing import complete_model
+from zhibei.cli.connect import ask_server, elsewhere
 from zhibei.cli.invocation import Invocation
 from zhibei.cli.kinds import OneOf, Whole
-from zhibei.cli.planning import CACHE_TYPES, CTX_OPTION, HARDWARE_OPTION, PURPOSES, Bench, bench
+from zhibei.cli.planning import CACHE_TYPES, CTX_OPTION, HARDWARE_OPTION, PURPOSES, bench
 from zhibei.cli.references import as_reference
 from zhibei.cli.render import printable
 from zhibei.cli.wording import command, json_option, option
@@ -22,10 +23,12 @@ from zhibei.options import LoadOptions
 from zhibei.units import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from zhibei.models import StoredModel
+    from zhibei.judging.bench import Bench
+    from zhibei.judging.fit import Judgement
     from zhibei.planner.fit import Table
     from zhibei.plans import Plan
     from zhibei.runtime.runs import Run
+    from zhibei.service import Service
     from zhibei.store.appraisal import Appraisal, Appraised
 
 _ENGINES = OneOf(("auto", "llama.cpp", "echo"))
@@ -35,9 +38,9 @@ _ENGINES = OneOf(("auto", "llama.cpp", "echo"))
 class _Asked:
     """What is asked of each model."""
 
-    bench: Bench
     wishes: LoadOptions
     purpose: str | None
+    engine: str | None
 
 
 @command(
@@ -71,47 +74,51 @@ def COMMAND(  # noqa: PLR0913 - its options
 ) -> None:
     """Look at each model and print its plan, or the plans of its quantisations."""
     wishes = LoadOptions(ctx_size=ctx_size, parallel=parallel, cache_type_k=kv_type, cache_type_v=kv_type)
-    asked = _Asked(bench(invocation, described, engine, may_measure=True), wishes, purpose)
+    server = elsewhere(invocation) if described is None else None
+    here = bench(invocation, described, engine, may_measure=True) if server is None else None
     batch = Batch(invocation, len(references))
     documents: list[dict[str, Any]] = []
     for number, reference in enumerate(references):
         with batch.item():
-            appraisal = looking.appraise(invocation, as_reference(reference))
+            found = _judged(invocation, server or here, as_reference(reference), _Asked(wishes, purpose, engine))
             if number and not as_json:
                 invocation.printer.data("")
-            documents.append(_answer(invocation, appraisal, asked, as_json=as_json))
+            documents.append(_answer(invocation, found, as_json=as_json))
     if as_json:
         invocation.printer.json({"models": documents})
-    elif not asked.bench.engine.installed:
-        invocation.note("The engine {engine} is not installed here yet.", engine=asked.bench.engine.name)
+    elif here is not None and not here.engine.installed:
+        invocation.note("The engine {engine} is not installed here yet.", engine=here.engine.name)
     batch.finish()
 
 
-def _answer(invocation: Invocation, appraisal: Appraisal, asked: _Asked, *, as_json: bool) -> dict[str, Any]:
-    from zhibei.planner.fit import task_of
+def _judged(invocation: Invocation, judging: Service | Bench | None, reference: str, asked: _Asked) -> Judgement:
+    """By a server for its machine, or in this process."""
+    from zhibei.judging.asking import FitQuestion
+    from zhibei.judging.bench import Bench
+    from zhibei.judging.fit import judge
 
-    info = appraisal.models[0].model.info
-    task, purpose = task_of(info, asked.purpose)
-
-    def make(model: StoredModel, wishes: LoadOptions, *, with_changes: bool = False) -> Plan:
-        return asked.bench.plan(model, task, wishes, purpose, with_changes=with_changes)
-
-    if len(appraisal.models) == 1:
-        found = appraisal.models[0]
-        plan = make(found.model, asked.wishes, with_changes=True)
-        if as_json:
-            last_run = plan_documents.run_document(asked.bench.last_run(found.model))
-            return {"asked": appraisal.asked, "forms": [{**_document(found, [plan]), "last_run": last_run}]}
-        _print_one(invocation, found, plan, asked.bench.last_run(found.model))
-        return {}
-    return _several(invocation, appraisal, asked, make, as_json=as_json)
+    if isinstance(judging, Bench):
+        return judge(looking.appraise(invocation, reference), judging, asked.wishes, asked.purpose)
+    assert judging is not None
+    question = FitQuestion(reference, asked.wishes, asked.purpose, asked.engine)
+    return ask_server(judging, lambda there: there.fit(question))
 
 
-def _several(invocation: Invocation, appraisal: Appraisal, asked: _Asked, make: Any, *, as_json: bool) -> dict[str, Any]:
-    from zhibei.planner.fit import Form, table
+def _answer(invocation: Invocation, found: Judgement, *, as_json: bool) -> dict[str, Any]:
+    if found.table is not None:
+        return _several(invocation, found, found.table, as_json=as_json)
+    assert found.plan is not None
+    model = found.appraisal.models[0]
+    if as_json:
+        last_run = plan_documents.run_document(found.last_run)
+        return {"asked": found.appraisal.asked, "forms": [{**_document(model, [found.plan]), "last_run": last_run}]}
+    _print_one(invocation, model, found.plan, found.last_run)
+    return {}
 
-    by_label = {found.label: found for found in appraisal.models}
-    found = table([Form(item.label, item.model) for item in appraisal.models], asked.wishes, make)
+
+def _several(invocation: Invocation, judged: Judgement, found: Table, *, as_json: bool) -> dict[str, Any]:
+    appraisal = judged.appraisal
+    by_label = {model.label: model for model in appraisal.models}
     if as_json:
         forms = [_document(by_label[row.form.label], row.plans) for row in found.rows]
         best = None if found.best is None else by_label[found.rows[found.best].form.label].ref
@@ -120,9 +127,8 @@ def _several(invocation: Invocation, appraisal: Appraisal, asked: _Asked, make: 
     if found.best is not None:
         best_row = found.rows[found.best]
         invocation.note("* is the best choice: zhibei fit {ref}", ref=by_label[best_row.form.label].ref)
-    else:
-        smallest = make(found.rows[0].form.model, asked.wishes, with_changes=True)
-        told = [plan_text.change_text(invocation, change) for change in smallest.changes]
+    elif judged.plan is not None:
+        told = [plan_text.change_text(invocation, change) for change in judged.plan.changes]
         for line in plan_text.change_lines(invocation, told):
             invocation.printer.data(line)
     return {}

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from zhibei.cli import machine_text
+from zhibei.cli.connect import ask_server, elsewhere
 from zhibei.cli.invocation import Invocation
 from zhibei.cli.sections import lines
 from zhibei.cli.wording import command, json_option, option
+from zhibei.errors import BadRequest
 from zhibei.i18n import N_
-
-if TYPE_CHECKING:
-    from zhibei.hardware.measured import Measured
-    from zhibei.plans import EngineInfo, Hardware
 
 
 @command(
@@ -30,14 +27,17 @@ if TYPE_CHECKING:
 @click.pass_obj
 def COMMAND(invocation: Invocation, /, measure: bool, as_json: bool) -> None:
     """Print the machine, with what was measured on it."""
-    from zhibei.hardware import disk
-    from zhibei.hardware.detect import detect
     from zhibei.hardware.document import document
+    from zhibei.judging.machine import machine
 
-    hardware = detect()
-    measured = _measured(invocation, hardware, measure=measure)
-    room = disk.room(invocation.settings.home)
-    engines = engines_here()
+    server = elsewhere(invocation)
+    if server is not None and measure:
+        raise BadRequest("A server measures nothing for others.", hint="Run it on that machine.", param="--measure")
+    if measure:
+        _measure(invocation)
+    found_machine = ask_server(server, lambda there: there.machine()) if server is not None else machine(invocation.settings.home)
+    hardware, measured = found_machine.hardware, found_machine.measured
+    room, engines = found_machine.room, found_machine.engines
     if as_json:
         found = document(hardware, measured)
         found["disk"] = None if room is None else {"total_bytes": room.total_bytes, "free_bytes": room.free_bytes}
@@ -55,22 +55,14 @@ def COMMAND(invocation: Invocation, /, measure: bool, as_json: bool) -> None:
         invocation.note("Nothing was measured here yet. Measure: zhibei hardware --measure")
 
 
-def engines_here() -> tuple[EngineInfo, ...]:
-    """What the engines say of themselves; those for tests are left out."""
-    from zhibei.engines.registry import AUTOMATIC, create
-
-    return tuple(create(name).probe() for name in AUTOMATIC)
-
-
-def _measured(invocation: Invocation, hardware: Hardware, *, measure: bool) -> Measured | None:
+def _measure(invocation: Invocation) -> None:
     from zhibei.hardware import bandwidth
+    from zhibei.hardware.detect import detect
 
-    state = invocation.settings.home / "state"
-    if not measure:
-        return bandwidth.kept(state, hardware)
+    home = invocation.settings.home
     invocation.printer.transient(invocation.text("Measuring …"))
     try:
-        return bandwidth.measured(state, hardware, file=_largest_file(invocation.settings.home), again=True)
+        bandwidth.measured(home / "state", detect(), file=_largest_file(home), again=True)
     finally:
         invocation.printer.clear_transient()
 

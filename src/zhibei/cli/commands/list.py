@@ -45,7 +45,10 @@ def COMMAND(invocation: Invocation, /, with_others: bool, folders: Sequence[str]
             raise BadRequest("--partial cannot be used together with --all or --folder.", param="--partial")
         _list_partial(invocation, as_json)
         return
-    models = connect(invocation).ask(lambda service: service.list_models())
+    connection = connect(invocation)
+    # The store answers without waiting; other servers do not.
+    ask = connection.work if invocation.settings.upstreams else connection.ask
+    models = ask(lambda service: service.list_models())
     others = foreign.find(invocation.settings, folders) if with_others else ()
     if as_json:
         elsewhere = {"elsewhere": [foreign.document(model) for model in others]} if with_others else {}
@@ -104,7 +107,8 @@ def _row(stored: StoredModel) -> list[str]:
     quantisation = (info.quantisation if info else None) or "-"
     context = str(info.context_length) if info and info.context_length else "-"
     added = stored.added_at.astimezone().strftime("%Y-%m-%d %H:%M")
-    return [stored.name, format_bytes(stored.size_bytes), parameters, quantisation, context, added]
+    size = format_bytes(stored.size_bytes) if not stored.is_upstream else "-"
+    return [stored.name, size, parameters, quantisation, context, added]
 
 
 def _partial_row(invocation: Invocation, leftover: Leftover) -> list[str]:

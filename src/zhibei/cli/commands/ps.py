@@ -38,29 +38,45 @@ def COMMAND(invocation: Invocation, /, as_json: bool) -> None:
             N_("EXPECTED"),
             N_("CONTEXT"),
             N_("SLOTS"),
+            N_("WAITING"),
+            N_("REQUESTS"),
+            N_("WRITTEN"),
+            N_("LOADED IN"),
             N_("UNTIL"),
         ]
         rows = [_row(invocation, running) for running in residents]
-        for line in table([invocation.text(heading) for heading in headings], rows, right=(3, 4, 5, 6, 7, 8)):
+        for line in table([invocation.text(heading) for heading in headings], rows, right=(3, 4, 5, 6, 7, 8, 9, 10, 11, 12)):
             invocation.printer.data(line)
 
 
 def _row(invocation: Invocation, running: Resident) -> list[str]:
-    until = running.expires_at.astimezone().strftime("%H:%M:%S") if running.expires_at else invocation.text("stays")
-    if running.expires_at is None and running.num_leases:
+    stays = invocation.text("pinned") if running.pinned else invocation.text("stays")
+    until = running.expires_at.astimezone().strftime("%H:%M:%S") if running.expires_at else stays
+    if running.expires_at is None and running.num_leases and not running.pinned:
         until = invocation.text("in use")
     return [
         running.name,
         running.engine,
-        running.state,
+        _state(invocation, running),
         format_bytes(running.measured_bytes) if running.measured_bytes else "",
         format_bytes(running.planned_bytes),
         _rate(running.measured_tokens_per_s),
         _rate(running.predicted_tokens_per_s),
         str(running.ctx_size),
         f"{running.num_leases}/{running.num_slots}",
+        str(running.num_waiting),
+        str(running.num_requests),
+        str(running.num_generated_tokens),
+        "" if running.load_s is None else f"{running.load_s:.1f} s",
         until,
     ]
+
+
+def _state(invocation: Invocation, running: Resident) -> str:
+    """The state; and how often the engine ended by itself, if it did."""
+    if not running.num_crashes:
+        return running.state
+    return invocation.text("{state}, {count} crashes", state=running.state, count=running.num_crashes)
 
 
 def _rate(tokens_per_s: float | None) -> str:

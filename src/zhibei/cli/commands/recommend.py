@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zhibei.cli import plan_documents, plan_text
+from zhibei.cli.connect import ask_server, elsewhere
 from zhibei.cli.invocation import Invocation
 from zhibei.cli.kinds import OneOf, Real, Whole
 from zhibei.cli.planning import CTX_OPTION, HARDWARE_OPTION, LANGUAGE_OPTION, LICENCE_OPTION, PURPOSES, bench
@@ -18,7 +19,7 @@ from zhibei.units import format_bytes
 
 if TYPE_CHECKING:
     from zhibei.options import LoadOptions
-    from zhibei.planner.recommend import Offer, Recommendation
+    from zhibei.planner.recommend import Offer, Recommendation, Wish
     from zhibei.plans import Plan
 
 _WIDE = 72
@@ -54,24 +55,36 @@ def COMMAND(  # noqa: PLR0913 - its options
     as_json: bool,
 ) -> None:
     """Rank the catalogue's models and print them."""
-    from zhibei.cli.catalogue import offers
-    from zhibei.planner.recommend import Wish, recommend
+    from zhibei.planner.recommend import Wish
 
-    asked = bench(invocation, described, may_measure=True)
     wish = Wish(purpose, language.lower() if language else None, licence == "commercial", speed, ctx_size)
-
-    def make(offer: Offer, wishes: LoadOptions) -> Plan:
-        return asked.plan(offer.model, offer.task, wishes, purpose, with_changes=False)
-
-    invocation.printer.transient(invocation.text("Planning …"))
-    found = recommend(offers(), wish, make, limit)
-    invocation.printer.clear_transient()
+    server = elsewhere(invocation) if described is None else None
+    if server is not None:
+        found = tuple(ask_server(server, lambda there: there.recommend(wish, limit=limit)))
+    else:
+        found = _found_here(invocation, wish, described, limit)
     if as_json:
         invocation.printer.json({"models": [_document(item) for item in found]})
     elif not found:
         invocation.note("No model of the catalogue does all that on this machine. Ask for less speed or context.")
     else:
         _print(invocation, found)
+
+
+def _found_here(invocation: Invocation, wish: Wish, described: str | None, limit: int) -> tuple[Recommendation, ...]:
+    from zhibei.judging.catalogue import offers
+    from zhibei.planner.recommend import recommend
+
+    asked = bench(invocation, described, may_measure=True)
+
+    def make(offer: Offer, wishes: LoadOptions) -> Plan:
+        return asked.plan(offer.model, offer.task, wishes, wish.purpose, with_changes=False)
+
+    invocation.printer.transient(invocation.text("Planning …"))
+    try:
+        return recommend(offers(), wish, make, limit)
+    finally:
+        invocation.printer.clear_transient()
 
 
 def _print(invocation: Invocation, found: tuple[Recommendation, ...]) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from zhibei.app import pull_options
-from zhibei.cli.catalogue import of_size
 from zhibei.cli.connect import connect
 from zhibei.cli.invocation import Invocation
 from zhibei.cli.kinds import OneOf, Whole
@@ -18,6 +17,7 @@ from zhibei.cli.planning import LANGUAGE_OPTION, LICENCE_OPTION, bench
 from zhibei.cli.render import cut, named_table, printable
 from zhibei.cli.wording import command, json_option, option
 from zhibei.i18n import N_
+from zhibei.judging.catalogue import of_size
 from zhibei.options import LoadOptions
 from zhibei.settings import Settings
 from zhibei.store import owners

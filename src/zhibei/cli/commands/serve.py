@@ -13,13 +13,14 @@ from zhibei.cli import flags
 from zhibei.cli.completing import complete_model
 from zhibei.cli.files import read_text
 from zhibei.cli.invocation import Invocation
-from zhibei.cli.kinds import Real, Whole, Words
+from zhibei.cli.kinds import OneOf, Real, Whole, Words
 from zhibei.cli.references import as_reference
 from zhibei.cli.wording import command, option
 from zhibei.errors import ZhibeiError
 from zhibei.i18n import N_
 from zhibei.options import LoadOptions
-from zhibei.settings import Settings
+from zhibei.server.keys import KeyFile
+from zhibei.settings import Resolved, Settings
 
 if TYPE_CHECKING:
     from zhibei.app import App
@@ -31,6 +32,9 @@ _OWN = {
     "allowed_host": "server.allowed_hosts",
     "origin": "server.origins",
     "max_queue": "server.max_queue",
+    "tls_cert": "server.tls_cert",
+    "tls_key": "server.tls_key",
+    "log_format": "server.log_format",
     "allow_insecure_bind": "server.allow_insecure_bind",
     "max_models": "max_models",
     "load_timeout": "load_timeout_s",
@@ -66,7 +70,10 @@ _HELP = N_(
     help=N_("Web origin whose pages may call the server; may be given several times."),
 )
 @option("--allow-insecure-bind", default=None, help=N_("Listen beyond this machine without a key."))
+@option("--tls-cert", kind=Words("PATH"), help=N_("Certificate, in PEM form: the server then speaks HTTPS alone."))
+@option("--tls-key", kind=Words("PATH"), help=N_("Key of the certificate, where it is not in the same file."))
 @option("--max-queue", kind=Whole(0, 1_000_000), help=N_("Requests that may wait before new ones are refused."))
+@option("--log-format", kind=OneOf(("text", "json", "off")), help=N_("How each request is told on stderr."))
 @option("--max-models", kind=Whole(0, 1000), help=N_("Models loaded at once; 0 for as many as memory allows."))
 @option("--load-timeout", kind=Real(1, 1e6), help=N_("Seconds a model may take to load."))
 @option("--keep-alive", kind=flags.Duration(), help=N_("How long a model stays loaded when idle: 5m, 0, forever."))
@@ -81,24 +88,26 @@ def COMMAND(invocation: Invocation, /, model: str | None, **params: Any) -> None
     given |= flags.given(params, (*flags.LOAD_FLAGS, *flags.SAMPLING_FLAGS))
     if "load.chat_template" in given:
         given["load.chat_template"] = read_text(str(given["load.chat_template"]))
-    settings = invocation.all_settings(given).settings
-    event_loop.run(_serve(invocation, settings, None if model is None else as_reference(model)))
+    resolved = invocation.all_settings(given)
+    event_loop.run(_serve(invocation, resolved, None if model is None else as_reference(model)))
 
 
-async def _serve(invocation: Invocation, settings: Settings, preload: str | None) -> None:
+async def _serve(invocation: Invocation, resolved: Resolved, preload: str | None) -> None:
     from zhibei.app import build
     from zhibei.server.http import serve
 
-    app = build(settings)
+    settings = resolved.settings
+    app = build(settings, origins=resolved.origins)
     preloading: list[asyncio.Task[None]] = []
 
     def ready(url: str) -> None:
         _greet(invocation, settings, url)
+        preloading.append(asyncio.ensure_future(app.pool.preload()))
         if preload is not None:
             preloading.append(asyncio.ensure_future(_preload(invocation, app, preload)))
 
     try:
-        await serve(app, on_ready=ready)
+        await serve(app, on_ready=ready, write_log=invocation.printer.error)
     finally:
         for task in preloading:
             task.cancel()
@@ -108,13 +117,15 @@ async def _serve(invocation: Invocation, settings: Settings, preload: str | None
 
 def _greet(invocation: Invocation, settings: Settings, url: str) -> None:
     printer = invocation.printer
-    key = " -H 'Authorization: Bearer …'" if settings.server.api_key else ""
+    needs_key = settings.server.api_key is not None or bool(KeyFile(settings.home).keys())
+    key = " -H 'Authorization: Bearer …'" if needs_key else ""
+    trust = f" --cacert {settings.server.tls_cert}" if settings.server.tls_cert else ""
     body = json.dumps({"model": settings.model, "messages": [{"role": "user", "content": "Hello"}]})
     invocation.note("Zhibei serves at {url}", url=printer.styled(url, "bold", err=True))
     invocation.note("  OpenAI's clients: base URL {url}/v1", url=url)
     invocation.note("  Documentation:    {url}/docs", url=url)
     invocation.note("  Try it:")
-    printer.note(f"    curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n      -d '{body}'")
+    printer.note(f"    curl{trust} {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n      -d '{body}'")
     invocation.note("Ctrl-C stops it.")
 
 

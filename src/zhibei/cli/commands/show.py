@@ -13,6 +13,7 @@ from zhibei.cli.render import pairs
 from zhibei.cli.wording import command, json_option
 from zhibei.i18n import N_
 from zhibei.models import ModelInfo, StoredModel
+from zhibei.refs import ModelRef
 from zhibei.units import format_bytes, format_count
 
 
@@ -22,7 +23,10 @@ from zhibei.units import format_bytes, format_count
 @click.pass_obj
 def COMMAND(invocation: Invocation, /, name: str, as_json: bool) -> None:
     """Print all that is known of one model."""
-    stored = connect(invocation).ask(lambda service: service.show_model(as_reference(name)))
+    connection, reference = connect(invocation), as_reference(name)
+    # The store knows nothing of other servers.
+    ask = connection.work if ModelRef.parse(reference).source == "upstream" else connection.ask
+    stored = ask(lambda service: service.show_model(reference))
     if as_json:
         invocation.printer.json(documents.model_details(stored))
         return
@@ -42,7 +46,7 @@ def _store_rows(stored: StoredModel, problem: str) -> list[tuple[str, str]]:
     return [
         (N_("Name"), stored.name),
         (N_("Problem"), problem),
-        (N_("Size"), format_bytes(stored.size_bytes)),
+        (N_("Size"), format_bytes(stored.size_bytes) if not stored.is_upstream else ""),
         (N_("Source"), stored.source),
         (N_("Licence"), stored.licence or ""),
         (N_("Added"), stored.added_at.astimezone().strftime("%Y-%m-%d %H:%M")),

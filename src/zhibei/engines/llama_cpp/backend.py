@@ -1,33 +1,31 @@
-"""llama.cpp as an engine: a worker process, and its OpenAI-compatible server spoken to over loopback."""
+"""llama.cpp as a kind of engine: what is installed, and how one is started."""
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import aclosing
+from collections.abc import Iterable
 from importlib import metadata, util
-from typing import TypeVar
 
-from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings, Ranking, RerankRequest
-from zhibei.engines import demands
-from zhibei.engines.base import EngineStatus, LogSink
-from zhibei.engines.llama_cpp import order
-from zhibei.engines.openai_body import chat_body
-from zhibei.engines.openai_upstream import ConnectionLost, OpenAIUpstream
-from zhibei.engines.process import EngineProcess, Ready
-from zhibei.errors import EngineRefused
-from zhibei.events import GenerationEvent
+from zhibei.engines.base import LogSink
+from zhibei.engines.liveness import STALL_S
+from zhibei.engines.llama_cpp.engine import LlamaCppEngine
+from zhibei.engines.llama_cpp.prompts import PromptStore
 from zhibei.i18n import N_
-from zhibei.plans import Ability, EngineInfo, EngineSpec
+from zhibei.plans import EngineInfo, EngineSpec
 
-T = TypeVar("T")
 # A device, how the version of a build for it begins after the plus sign, and a library that comes with it.
 _BUILDS = (("cuda", "cu", "libcudart"), ("rocm", "rocm", "libamdhip"), ("vulkan", "vulkan", "libggml-vulkan"))
 
 
 class LlamaCppBackend:
     """See ``zhibei.engines.base.Backend``."""
+
+    def __init__(self, prompts: PromptStore | None = None, stall_s: float = STALL_S) -> None:
+        """``prompts``: where prompts are kept between loads. ``stall_s``: how long a worker may do nothing while needed."""
+        self._prompts = prompts
+        self._stall_s = stall_s
 
     def probe(self) -> EngineInfo:
         """Whether ``xllamacpp`` is installed; it is not imported."""
@@ -45,7 +43,10 @@ class LlamaCppBackend:
 
     async def start(self, spec: EngineSpec, log: LogSink) -> LlamaCppEngine:
         """Load the model in a worker and ask it what it can do."""
-        engine = LlamaCppEngine(spec, log)
+        shelf = None
+        if self._prompts is not None:
+            shelf = await asyncio.to_thread(self._prompts.shelf, spec, metadata.version("xllamacpp"))
+        engine = LlamaCppEngine(spec, log, shelf=shelf, stall_s=self._stall_s)
         try:
             await engine.ready()
         except BaseException:
@@ -68,137 +69,3 @@ def devices_of(version: str, file_names: Iterable[str]) -> tuple[str, ...]:
     if sys.platform == "darwin" and platform.machine() == "arm64":
         found = (*found, "metal")
     return ("cpu", *found)
-
-
-class LlamaCppEngine:
-    """See ``zhibei.engines.base.Engine``."""
-
-    def __init__(self, spec: EngineSpec, log: LogSink) -> None:
-        """Starts nothing; ``ready`` does."""
-        self._spec = spec
-        command = [sys.executable, "-m", "zhibei.engines.llama_cpp.worker"]
-        self._process = EngineProcess(spec.model_name, command, lambda key: order.encode(spec, key), log)
-        self._abilities: frozenset[Ability] = frozenset()
-        self._ready: Ready | None = None
-        self._upstream: OpenAIUpstream | None = None
-
-    @property
-    def spec(self) -> EngineSpec:
-        """What it was started with."""
-        return self._spec
-
-    @property
-    def abilities(self) -> frozenset[Ability]:
-        """What the model said of itself when it was loaded."""
-        return self._abilities
-
-    @property
-    def num_slots(self) -> int:
-        """How many generations run at once."""
-        return self._spec.num_slots
-
-    @property
-    def address(self) -> Ready | None:
-        """Where the worker's own server is, for measuring against it; None while it does not run."""
-        return self._ready
-
-    def status(self) -> EngineStatus:
-        """State, process and memory of the worker."""
-        return self._process.status()
-
-    async def ready(self) -> OpenAIUpstream:
-        """A client of the running worker, which is started if need be."""
-        ready = await self._process.ensure_ready()
-        if self._upstream is not None and ready is self._ready:
-            return self._upstream
-        if self._upstream is not None:
-            await self._upstream.close()
-        upstream = self._upstream = OpenAIUpstream(ready.address, ready.key, self._spec.model_name)
-        self._ready = ready
-        self._abilities = await self._ask_abilities(upstream)
-        return upstream
-
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[GenerationEvent, None]:
-        """Continue a conversation with the model's own template."""
-        upstream = await self.ready()
-        demands.check_chat(request, self._abilities, self.num_slots)
-        async with aclosing(self._generate(upstream.chat(request))) as events:
-            async for event in events:
-                yield event
-
-    async def complete(self, request: CompletionRequest) -> AsyncGenerator[GenerationEvent, None]:
-        """Continue raw text."""
-        upstream = await self.ready()
-        demands.check_completion(request, self._abilities, self.num_slots)
-        async with aclosing(self._generate(upstream.complete(request))) as events:
-            async for event in events:
-                yield event
-
-    async def embed(self, request: EmbeddingRequest) -> Embeddings:
-        """One vector per input."""
-        return await self._ask("embed", lambda upstream: upstream.embed(request))
-
-    async def rerank(self, request: RerankRequest) -> Ranking:
-        """One score per document."""
-        return await self._ask("rerank", lambda upstream: upstream.rerank(request))
-
-    async def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> tuple[int, ...]:
-        """Token ids of a text."""
-        body = {"content": text, "add_special": add_special, "parse_special": parse_special}
-        answer = await self._ask("tokenize", lambda upstream: upstream.post("/tokenize", body))
-        return tuple(answer["tokens"])
-
-    async def detokenize(self, tokens: tuple[int, ...]) -> str:
-        """Text of token ids."""
-        body = {"tokens": list(tokens)}
-        return str((await self._ask("tokenize", lambda upstream: upstream.post("/detokenize", body)))["content"])
-
-    async def render(self, request: ChatRequest) -> str:
-        """The prompt the template makes of a chat."""
-        body = chat_body(request, self._spec.model_name)
-        names: tuple[str, ...] = ("messages", "tools", "reasoning_effort")
-        wanted = {name: body[name] for name in names if name in body}
-        return str((await self._ask("chat", lambda upstream: upstream.post("/apply-template", wanted)))["prompt"])
-
-    async def close(self) -> None:
-        """End the worker."""
-        upstream, self._upstream = self._upstream, None
-        if upstream is not None:
-            await upstream.close()
-        await self._process.close()
-        self._ready = None
-
-    async def _generate(self, events: AsyncGenerator[GenerationEvent, None]) -> AsyncGenerator[GenerationEvent, None]:
-        with self._process.call():
-            try:
-                async with aclosing(events):
-                    async for event in events:
-                        yield event
-            except ConnectionLost as error:
-                raise await self._process.died() from error
-
-    async def _ask(self, ability: Ability, question: Callable[[OpenAIUpstream], Awaitable[T]]) -> T:
-        upstream = await self.ready()
-        demands.need(self._abilities, ability)
-        with self._process.call():
-            try:
-                return await question(upstream)
-            except ConnectionLost as error:
-                raise await self._process.died() from error
-
-    async def _ask_abilities(self, upstream: OpenAIUpstream) -> frozenset[Ability]:
-        try:
-            props = await upstream.get("/props")
-        except ConnectionLost as error:
-            raise await self._process.died() from error
-        if self._spec.task != "generate":
-            return frozenset((self._spec.task, "tokenize"))
-        caps, modalities = props.get("chat_template_caps"), props.get("modalities")
-        if not isinstance(caps, dict) or not isinstance(modalities, dict):
-            raise EngineRefused("The engine's answer makes no sense: {problem}", problem="no properties")
-        found: set[Ability] = {"complete", "tokenize", "logprobs", "grammar", "chat", "reasoning"}
-        if caps.get("supports_tools") or caps.get("supports_tool_calls"):
-            found.add("tools")
-        if modalities.get("vision"):
-            found.add("vision")
-        return frozenset(found)

@@ -9,13 +9,13 @@ from typing import Any
 from zhibei.plans import EngineSpec
 
 
-def encode(spec: EngineSpec, key: str) -> bytes:
-    """The order for a worker."""
-    return json.dumps({"spec": asdict(spec), "key": key}, ensure_ascii=True).encode("ascii")
+def encode(spec: EngineSpec, key: str, prompts: str | None = None) -> bytes:
+    """The order for a worker. ``prompts``: a directory to which it may write the states of its slots."""
+    return json.dumps({"spec": asdict(spec), "key": key, "prompts": prompts}, ensure_ascii=True).encode("ascii")
 
 
-def decode(line: bytes) -> tuple[EngineSpec, str]:
-    """(spec, key) of an order.
+def decode(line: bytes) -> tuple[EngineSpec, str, str | None]:
+    """(spec, key, prompts) of an order.
 
     Raises:
         ValueError: it is not one.
@@ -26,4 +26,5 @@ def decode(line: bytes) -> tuple[EngineSpec, str]:
     raw = order["spec"]
     raw["tensor_split"] = tuple(raw["tensor_split"])
     raw["lora"] = tuple((path, scale) for path, scale in raw["lora"])
-    return EngineSpec(**raw), str(order["key"])
+    prompts = order.get("prompts")
+    return EngineSpec(**raw), str(order["key"]), None if prompts is None else str(prompts)

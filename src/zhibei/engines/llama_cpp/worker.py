@@ -22,21 +22,25 @@ _PR_SET_PDEATHSIG = 1
 _GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30}
 _POOLING = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}
 _ALL_LAYERS = 999
+# Guesses at once: most of what longer ones save, and little lost when they are wrong.
+_NUM_GUESSED = 16
 
 
 def main() -> None:
     """Run until told to stop."""
+    # What it writes is what people said to a model.
+    os.umask(0o077)
     parent = os.getppid()
     _die_with_parent(parent)
     answers = _claim_stdout()
-    spec, key = order.decode(sys.stdin.buffer.readline())
+    spec, key, prompts = order.decode(sys.stdin.buffer.readline())
     try:
         import xllamacpp
     except ImportError as error:
         _answer(answers, missing_library(str(error)))
         return
     try:
-        server = xllamacpp.Server(parameters(xllamacpp, spec, key))
+        server = xllamacpp.Server(parameters(xllamacpp, spec, key, prompts))
     except RuntimeError as error:
         _answer(answers, {"problem": str(error)})
         return
@@ -63,12 +67,14 @@ def missing_library(problem: str) -> dict[str, Any]:
     }
 
 
-def parameters(xllamacpp: Any, spec: EngineSpec, key: str) -> Any:
+def parameters(xllamacpp: Any, spec: EngineSpec, key: str, prompts: str | None = None) -> Any:
     """``CommonParams`` for a spec: every field of it, and nothing left open that could be reached from outside."""
     params = xllamacpp.CommonParams()
     params.model.path = spec.model_path
     params.model_alias = {spec.model_name}
     _set_service(params, key)
+    if prompts is not None:
+        params.slot_save_path = os.path.join(prompts, "")  # noqa: PTH118  it appends names as they are
     params.n_ctx = spec.ctx_size * spec.num_slots
     params.n_parallel = spec.num_slots
     params.kv_unified = False
@@ -132,9 +138,24 @@ def _set_extras(xllamacpp: Any, params: Any, spec: EngineSpec) -> None:
     if spec.draft_model_path is not None:
         params.speculative.draft.mparams.path = spec.draft_model_path
         params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
+    elif guesses_ahead(spec):
+        params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_MAP_K]
+        params.speculative.ngram_map_k.size_m = _NUM_GUESSED
     if spec.chat_template is not None:
         params.chat_template = spec.chat_template
     params.enable_reasoning = {"auto": -1, "off": 0, "on": 1}[spec.reasoning]
+
+
+def guesses_ahead(spec: EngineSpec) -> bool:
+    """Whether next words are guessed from earlier ones.
+
+    By itself only for one conversation at a time: several keep the processor busy together, and each needs room for the
+    scores of all its guesses, which the plan does not count. Models that cannot take a token back would have to be rewound.
+    """
+    if spec.task != "generate" or spec.speculation == "off" or spec.batch_size <= _NUM_GUESSED * spec.num_slots:
+        return False
+    is_plain = spec.n_ctx_checkpoints is None and spec.mmproj_path is None
+    return spec.speculation == "ngram" or (spec.num_slots == 1 and is_plain)
 
 
 def _adapter(xllamacpp: Any, path: str, scale: float) -> Any:

@@ -4,6 +4,6 @@ from zhibei.server.dialect import Dialect
 from zhibei.server.kobold.envelope import envelope
 from zhibei.server.kobold.routes import ACCESS, router
 
-DIALECT = Dialect("KoboldCpp", router, ACCESS, envelope, ("/api/v1/", "/api/latest/", "/api/extra/"))
+DIALECT = Dialect("KoboldCpp", router, ACCESS, envelope, ("/api/v1/", "/api/latest/", "/api/extra/", "/sdapi/"))
 
 __all__ = ["DIALECT"]

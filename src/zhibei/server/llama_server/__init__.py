@@ -4,6 +4,18 @@ from zhibei.server.dialect import Dialect
 from zhibei.server.llama_server.envelope import envelope
 from zhibei.server.llama_server.routes import ACCESS, router
 
-DIALECT = Dialect("llama-server", router, ACCESS, envelope, ())
+_PREFIXES = (
+    "/completion",
+    "/infill",
+    "/props",
+    "/slots",
+    "/tokenize",
+    "/detokenize",
+    "/apply-template",
+    "/embedding",
+    "/lora-adapters",
+    "/models",
+)
+DIALECT = Dialect("llama-server", router, ACCESS, envelope, _PREFIXES)
 
 __all__ = ["DIALECT"]

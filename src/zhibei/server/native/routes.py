@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
@@ -11,15 +12,15 @@ from starlette.responses import Response
 
 from zhibei import __version__
 from zhibei.app import App
-from zhibei.errors import NotPermitted
 from zhibei.local import LocalService
-from zhibei.refs import ModelRef
 from zhibei.server import generation
 from zhibei.server.access import Access, AccessRules
-from zhibei.server.guard import is_loopback
 from zhibei.server.json_route import JsonRoute
 from zhibei.server.loading import keep_alive, load_options
-from zhibei.server.native import schema
+from zhibei.server.native import machine_routes, pull_routes, schema, watching_routes
+from zhibei.server.native.allowed import check_source
+from zhibei.server.native.following import Feed
+from zhibei.server.native.replying import LINES, WHOLE
 from zhibei.server.native.translate import PullLines, body
 from zhibei.server.streams import EventStream, WholeAnswer
 from zhibei.service import RunOptions
@@ -41,10 +42,10 @@ ACCESS: AccessRules = {
     ("POST", f"{NATIVE_PREFIX}/stop"): Access("admin"),
     ("POST", f"{NATIVE_PREFIX}/tokenize"): Access("chat"),
     ("POST", f"{NATIVE_PREFIX}/detokenize"): Access("chat"),
+    **pull_routes.ACCESS,
+    **machine_routes.ACCESS,
+    **watching_routes.ACCESS,
 }
-
-_WHOLE: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": {"application/json": {}}}}
-_LINES: dict[int | str, dict[str, Any]] = {200: {"description": "Events, one a line.", "content": {"application/x-ndjson": {}}}}
 
 
 def router(app: App) -> APIRouter:
@@ -54,86 +55,90 @@ def router(app: App) -> APIRouter:
     _add_library(routes, app, service)
     _add_upkeep(routes, app, service)
     _add_pool(routes, app, service)
+    feed = Feed()
+    pull_routes.add(routes, app, service, feed)
+    machine_routes.add(routes, app)
+    watching_routes.add(routes, app, service, feed)
     return routes
 
 
 def _add_library(routes: APIRouter, app: App, service: LocalService) -> None:
-    @routes.get("/version", responses=_WHOLE)
+    @routes.get("/version", responses=WHOLE)
     async def version() -> Response:
         """Who answers."""
-        return _json(orjson.dumps({"name": "zhibei", "version": __version__}))
+        return _json(orjson.dumps({"name": "zhibei", "version": __version__, "instance": app.instance}))
 
-    @routes.get("/models", responses=_WHOLE)
-    async def list_models() -> Response:
-        """The models on this machine, broken ones included."""
-        return _json(body(await service.list_models()))
+    @routes.get("/models", responses=WHOLE)
+    async def list_models(here: bool = False) -> Response:
+        """The models on this machine, broken ones included, and those of other servers unless only what is here is asked for."""
+        return _json(body(await (asyncio.to_thread(app.library.list) if here else service.list_models())))
 
-    @routes.post("/models/copy", responses=_WHOLE)
+    @routes.post("/models/copy", responses=WHOLE)
     async def copy_model(asked: schema.CopyBody) -> Response:
         """Give a model a second name."""
         await service.copy_model(asked.source, asked.target)
         return _json(b"{}")
 
-    @routes.get("/models/{name:path}", responses=_WHOLE)
+    @routes.get("/models/{name:path}", responses=WHOLE)
     async def show_model(name: str) -> Response:
         """One model."""
         generation.check_model(app.settings.server, name)
         return _json(body(await service.show_model(name)))
 
-    @routes.delete("/models/{name:path}", responses=_WHOLE)
+    @routes.delete("/models/{name:path}", responses=WHOLE)
     async def remove_model(name: str) -> Response:
         """Remove a model."""
         await service.remove_model(name)
         return _json(b"{}")
 
-    @routes.post("/pull", responses=_LINES)
+    @routes.post("/pull", responses=LINES)
     async def pull(asked: schema.PullBody) -> Response:
         """Fetch or import a model. A client that leaves stops the pull; the same pull later goes on where it was."""
-        _check_source(app, asked.ref)
+        check_source(app, asked.ref)
         return EventStream(service.pull(asked.ref, name=asked.name, copy=asked.copy_file), PullLines())
 
 
 def _add_upkeep(routes: APIRouter, app: App, service: LocalService) -> None:
-    @routes.get("/leftovers", responses=_WHOLE)
+    @routes.get("/leftovers", responses=WHOLE)
     async def leftovers(partial_only: bool = False) -> Response:
         """What belongs to no model: blobs, and downloads that were cut off."""
         return _json(body(await service.leftovers(partial_only=partial_only)))
 
-    @routes.post("/prune", responses=_WHOLE)
+    @routes.post("/prune", responses=WHOLE)
     async def prune(asked: schema.EmptyBody) -> Response:
         """Remove what belongs to no model."""
         return _json(body(await service.prune()))
 
-    @routes.post("/verify", responses=_LINES)
+    @routes.post("/verify", responses=LINES)
     async def verify(asked: schema.VerifyBody) -> Response:
         """Read models again and compare them with their digests."""
         return EventStream(service.verify(asked.names), PullLines())
 
-    @routes.post("/repair", responses=_LINES)
+    @routes.post("/repair", responses=LINES)
     async def repair(asked: schema.NameBody) -> Response:
         """Read a model again and fetch what is wrong of it."""
-        _check_source(app, (await service.show_any(asked.name)).source)
+        check_source(app, (await service.show_any(asked.name)).source)
         return EventStream(service.repair(asked.name), PullLines())
 
-    @routes.post("/update", responses=_LINES)
+    @routes.post("/update", responses=LINES)
     async def update(asked: schema.NameBody) -> Response:
         """Fetch a model's newer version from where it came."""
-        _check_source(app, (await service.show_any(asked.name)).source)
+        check_source(app, (await service.show_any(asked.name)).source)
         return EventStream(service.update(asked.name), PullLines())
 
 
 def _add_pool(routes: APIRouter, app: App, service: LocalService) -> None:
-    @routes.get("/ps", responses=_WHOLE)
+    @routes.get("/ps", responses=WHOLE)
     async def residents() -> Response:
         """The running models."""
         return _json(body(await service.residents()))
 
-    @routes.post("/stop", responses=_WHOLE)
+    @routes.post("/stop", responses=WHOLE)
     async def stop_model(asked: schema.StopBody) -> Response:
         """Unload a running model."""
         return WholeAnswer(lambda: _nothing(service.stop_model(asked.name)))
 
-    @routes.post("/tokenize", responses=_WHOLE)
+    @routes.post("/tokenize", responses=WHOLE)
     async def tokenize(asked: schema.TokenizeBody) -> Response:
         """Token ids of a text."""
         generation.check_model(app.settings.server, asked.model)
@@ -143,7 +148,7 @@ def _add_pool(routes: APIRouter, app: App, service: LocalService) -> None:
 
         return WholeAnswer(work)
 
-    @routes.post("/detokenize", responses=_WHOLE)
+    @routes.post("/detokenize", responses=WHOLE)
     async def detokenize(asked: schema.DetokenizeBody) -> Response:
         """Text of token ids."""
         generation.check_model(app.settings.server, asked.model)
@@ -152,18 +157,6 @@ def _add_pool(routes: APIRouter, app: App, service: LocalService) -> None:
             return orjson.dumps({"text": await service.detokenize(asked.model, tuple(asked.tokens), _options(asked))})
 
         return WholeAnswer(work)
-
-
-def _check_source(app: App, ref: str) -> None:
-    """Files and addresses are as the server's machine sees them, which only that machine's user may look through.
-
-    ``ref`` is empty for a model of which nothing is known; the library says so.
-    """
-    if ref and ModelRef.parse(ref).source in ("file", "url") and not is_loopback(app.settings.server.host):
-        raise NotPermitted(
-            "A server that others can reach imports no files, and fetches from no address that a client names.",
-            hint="Run zhibei pull on that machine.",
-        )
 
 
 def _options(asked: schema.ModelBody) -> RunOptions:

@@ -1,5 +1,27 @@
-"""How errors are said in this dialect."""
+"""How errors are said in this dialect: ``{"error": "…"}``, and a model that is not there in Ollama's own words."""
 
-from zhibei.server.errors import openai_envelope as envelope
+from __future__ import annotations
 
-__all__ = ["envelope"]
+import orjson
+
+from zhibei.errors import ModelNotFound, ZhibeiError
+from zhibei.server.ask import ErrorReply
+from zhibei.server.errors import headers_of, row_of
+from zhibei.wire import ERROR_DETAIL_KEY, encode_error
+
+
+def envelope(error: ZhibeiError, request_id: str, detail: bool) -> ErrorReply:
+    """An error as Ollama says it."""
+    body: dict[str, object] = {"error": _words(error)}
+    if detail:
+        body[ERROR_DETAIL_KEY] = encode_error(error)
+    return ErrorReply(row_of(error).status, orjson.dumps(body), headers_of(error))
+
+
+def _words(error: ZhibeiError) -> str:
+    name = error.values.get("name")
+    if isinstance(error, ModelNotFound) and name is not None:
+        # Clients look for these words and pull the model.
+        return f"model '{name}' not found"
+    hint = error.hint_text
+    return str(error) if hint is None else f"{error} {hint}"

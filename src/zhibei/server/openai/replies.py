@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from zhibei import __version__
-from zhibei.chat import Embeddings, TokenLogprob
+from zhibei.chat import Embeddings, Ranking, TokenLogprob
 from zhibei.events import Finished, GenerationEvent, ReasoningDelta, TextDelta, Timings, ToolCallDelta, Usage
 
 Json = dict[str, Any]
@@ -242,6 +242,16 @@ def embeddings_body(embeddings: Embeddings, model: str, *, as_base64: bool) -> b
     ]
     usage = {"prompt_tokens": embeddings.num_tokens, "total_tokens": embeddings.num_tokens}
     return orjson.dumps({"object": "list", "data": data, "model": model, "usage": usage})
+
+
+def ranking_body(ranking: Ranking, model: str, documents: Sequence[str] | None, top_n: int | None) -> bytes:
+    """Documents by score, the best first; with their texts where those are given."""
+    order = sorted(range(len(ranking.scores)), key=lambda index: -ranking.scores[index])
+    results: list[Json] = [{"index": index, "relevance_score": ranking.scores[index]} for index in order[:top_n]]
+    if documents is not None:
+        results = [result | {"document": {"text": documents[result["index"]]}} for result in results]
+    usage = {"prompt_tokens": ranking.num_tokens, "total_tokens": ranking.num_tokens}
+    return orjson.dumps({"id": new_id("rerank-"), "object": "list", "model": model, "results": results, "usage": usage})
 
 
 def _base64_floats(vector: Sequence[float]) -> str:

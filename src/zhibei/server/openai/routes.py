@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from zhibei.app import App
-from zhibei.models import StoredModel
-from zhibei.server import generation
+from zhibei.app import App, pull_options
+from zhibei.runtime.naming import aliases_of, target_of
+from zhibei.server import generation, listing
 from zhibei.server.access import Access, AccessRules
 from zhibei.server.ask import ask_of
+from zhibei.server.errors import NotYet
+from zhibei.server.image_fetch import fetch_images
 from zhibei.server.json_route import JsonRoute
 from zhibei.server.openai import replies, schema, translate
 from zhibei.server.openai.replies import ChatChunks, CompletionChunks, Head, Whole
+from zhibei.server.openai.responses import routes as responses
+from zhibei.server.reported import reported, unenforced_conditions
 from zhibei.server.streams import EventStream, WholeAnswer
 
-IGNORED_HEADER = "x-zhibei-ignored"
-UNENFORCED_HEADER = "x-zhibei-unenforced"
+ANTHROPIC_HEADER = "anthropic-version"
+RERANK_PATHS = ("/v1/rerank", "/v1/reranking", "/rerank", "/reranking")
+LATER_PATHS = (
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/audio/speech",
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/v1/images/variations",
+    "/v1/moderations",
+)
 
 ACCESS: AccessRules = {
     ("GET", "/v1/models"): Access("read"),
@@ -30,10 +42,11 @@ ACCESS: AccessRules = {
     ("POST", "/v1/chat/completions"): Access("chat"),
     ("POST", "/v1/completions"): Access("chat"),
     ("POST", "/v1/embeddings"): Access("chat"),
+    **{("POST", path): Access("chat") for path in RERANK_PATHS},
+    **{("POST", path): Access("chat", body="file") for path in LATER_PATHS},
+    **responses.ACCESS,
     ("GET", "/health"): Access(None),
 }
-
-_log = logging.getLogger("zhibei.server")
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answer; with stream, server-sent events.",
@@ -46,27 +59,57 @@ _WHOLE: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "
 def router(app: App) -> APIRouter:
     """The routes, for one App."""
     routes = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
+    _add_models(routes, app)
+    _add_generation(routes, app)
+    _add_vectors(routes, app)
+    responses.add_routes(routes, app)
+    for path in LATER_PATHS:
+        routes.add_api_route(path, _later, methods=["POST"], responses=_WHOLE)
 
+    @routes.get("/health", responses=_WHOLE, tags=["Server"])
+    async def health() -> Response:
+        """Whether the server takes requests."""
+        return _json({"status": "ok"})
+
+    return routes
+
+
+def _add_models(routes: APIRouter, app: App) -> None:
     @routes.get("/v1/models", responses=_WHOLE)
-    async def list_models() -> Response:
-        """The models on this machine."""
-        models = await asyncio.to_thread(app.library.list)
-        data = [_model_json(model) for model in models if model.problem is None]
-        return _json({"object": "list", "data": data})
+    async def list_models(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+        after_id: Annotated[str | None, Query(max_length=2048)] = None,
+        before_id: Annotated[str | None, Query(max_length=2048)] = None,
+    ) -> Response:
+        """The models that can be used. With the header ``anthropic-version`` in Anthropic's shape, in pages."""
+        models, aliases = await app.all_models(), aliases_of(app.settings)
+        if ANTHROPIC_HEADER in request.headers:
+            return _json(listing.anthropic_list(models, aliases, listing.Page(limit, after_id, before_id)))
+        return _json({"object": "list", "data": listing.listed(models, aliases, app.pool.residents())})
 
     @routes.get("/v1/models/{name:path}", responses=_WHOLE)
-    async def show_model(name: str) -> Response:
+    async def show_model(name: str, request: Request) -> Response:
         """One model."""
-        generation.check_model(app.settings.server, name)
-        return _json(_model_json(await asyncio.to_thread(app.library.resolve, name)))
+        target = target_of(app.settings, name)
+        generation.check_model(app.settings.server, target or name)
+        model = await asyncio.to_thread(app.resolve, target or name)
+        alias = name if target is not None else None
+        if ANTHROPIC_HEADER in request.headers:
+            return _json(listing.anthropic_entry(model, alias or model.name))
+        return _json(listing.entry(model, app.pool.residents(), alias))
 
+
+def _add_generation(routes: APIRouter, app: App) -> None:
     @routes.post("/v1/chat/completions", responses=_STREAMED)
     async def chat_completions(body: schema.ChatBody, request: Request) -> Response:
         """Continue a conversation."""
-        asked, wanted = translate.asked(body), translate.chat_request(body, own=_is_own(request))
+        asked = translate.asked(body)
+        images = await fetch_images(translate.image_urls(body), pull_options(app.settings).fetch)
+        wanted = translate.chat_request(body, own=_is_own(request), images=images)
         head = _head("chatcmpl-", body, request, wanted.num_choices)
         events = generation.chat(app, ask_of(request), asked.model, wanted, asked.options)
-        headers = _headers(asked.ignored, translate.unenforced_conditions(wanted.response_format))
+        headers = reported(asked.ignored, unenforced_conditions(wanted.response_format))
         if body.stream:
             return EventStream(events, ChatChunks(head), headers)
         return WholeAnswer(lambda: Whole(head).chat(events), headers)
@@ -78,9 +121,11 @@ def router(app: App) -> APIRouter:
         head = _head("cmpl-", body, request, sum(each.num_choices for each in wanted))
         events = generation.complete(app, ask_of(request), asked.model, wanted, asked.options, echo=body.echo or False)
         if body.stream:
-            return EventStream(events, CompletionChunks(head), _headers(asked.ignored))
-        return WholeAnswer(lambda: Whole(head).completion(events), _headers(asked.ignored))
+            return EventStream(events, CompletionChunks(head), reported(asked.ignored))
+        return WholeAnswer(lambda: Whole(head).completion(events), reported(asked.ignored))
 
+
+def _add_vectors(routes: APIRouter, app: App) -> None:
     @routes.post("/v1/embeddings", responses=_WHOLE)
     async def embeddings(body: schema.EmbeddingBody, request: Request) -> Response:
         """Turn texts into vectors."""
@@ -93,14 +138,30 @@ def router(app: App) -> APIRouter:
                 raise translate.wrong_dimensions(body.dimensions, length)
             return replies.embeddings_body(found, asked.model, as_base64=body.encoding_format == "base64")
 
-        return WholeAnswer(work, _headers(asked.ignored))
+        return WholeAnswer(work, reported(asked.ignored))
 
-    @routes.get("/health", responses=_WHOLE, tags=["Server"])
-    async def health() -> Response:
-        """Whether the server takes requests."""
-        return _json({"status": "ok"})
+    async def rerank(body: schema.RerankBody, request: Request) -> Response:
+        """Sort documents by how well they answer a query."""
+        asked, wanted = translate.asked(body), translate.rerank_request(body)
 
-    return routes
+        async def work() -> bytes:
+            found = await generation.rerank(app, ask_of(request), asked.model, wanted, asked.options)
+            documents = wanted.documents if body.return_documents else None
+            return replies.ranking_body(found, asked.model, documents, body.top_n)
+
+        return WholeAnswer(work, reported(asked.ignored))
+
+    for path in RERANK_PATHS:
+        routes.add_api_route(path, rerank, methods=["POST"], responses=_WHOLE)
+
+
+async def _later(request: Request) -> Response:
+    """Reserved: this is not built yet. The body is not read."""
+    raise NotYet(
+        "{path} does not work yet: this server only reads and writes text, so far.",
+        hint="Use another server for speech, images and moderation.",
+        path=request.url.path,
+    )
 
 
 def _head(prefix: str, body: schema.SamplingBody, request: Request, num_choices: int) -> Head:
@@ -117,32 +178,6 @@ def _head(prefix: str, body: schema.SamplingBody, request: Request, num_choices:
 
 def _is_own(request: Request) -> bool:
     return ask_of(request).detail
-
-
-def _headers(ignored: tuple[str, ...], unenforced: tuple[str, ...] = ()) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    if ignored:
-        _log.info("fields that nobody here knows were ignored: %s", ", ".join(ignored))
-        headers[IGNORED_HEADER] = ",".join(ignored)
-    if unenforced:
-        headers[UNENFORCED_HEADER] = ",".join(unenforced)
-    return headers
-
-
-def _model_json(model: StoredModel) -> dict[str, Any]:
-    info = model.info
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": int(model.added_at.timestamp()),
-        "owned_by": "zhibei",
-        "zhibei": {
-            "size_bytes": model.size_bytes,
-            "quantisation": info.quantisation if info else None,
-            "context_length": info.context_length if info else None,
-            "num_parameters": info.num_parameters if info else None,
-        },
-    }
 
 
 def _json(value: object) -> Response:

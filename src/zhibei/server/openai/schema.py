@@ -23,7 +23,14 @@ Stop = str | list[str]
 TokenIds = list[Annotated[int, Field(ge=0, le=INT32_MAX)]]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Bias = Annotated[float, Field(ge=-100, le=100)]
+
+
+class ContextBody(Body):
+    """Ollama's ``options``, of which the size of the context is taken; the rest has names of its own here."""
+
+    num_ctx: int | None = Field(None, ge=1, le=INT32_MAX)
 
 
 class ModelBody(Body):
@@ -33,6 +40,8 @@ class ModelBody(Body):
     user: str | None = None
     keep_alive: str | float | None = Field(None, description="Zhibei's own: how long the model stays loaded afterwards.")
     load: LoadBody | None = Field(None, description="Zhibei's own: how to load the model.")
+    num_ctx: int | None = Field(None, ge=1, le=INT32_MAX, description="As load.ctx_size; Ollama's front ends send it.")
+    options: ContextBody | None = Field(None, description="As Ollama's: num_ctx in it counts as num_ctx.")
 
 
 class StreamOptions(Body):
@@ -59,19 +68,14 @@ class FormatBody(Body):
     schema_: dict[str, Any] | None = Field(None, alias="schema")
 
 
-class SamplingBody(ModelBody):
-    """What chats and completions have in common. The second group is not OpenAI's; its names are llama.cpp's and vLLM's."""
+class DrawingBody(ModelBody):
+    """How tokens are drawn. The second group is not OpenAI's; its names are llama.cpp's and vLLM's."""
 
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    stop: Stop | None = None
-    max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
     temperature: float | None = Field(None, ge=0, le=5, description="OpenAI's range: 0 to 2.")
     top_p: Probability | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     logit_bias: dict[str, Bias] | None = Field(None, max_length=1024)
 
     top_k: int | None = Field(None, ge=0, le=INT32_MAX)
@@ -89,25 +93,35 @@ class SamplingBody(ModelBody):
     xtc_probability: Probability | None = None
     xtc_threshold: Probability | None = None
     ignore_eos: bool | None = None
-    response_format: FormatBody | None = None
-    json_schema: dict[str, Any] | None = None
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    store: bool | None = None
+    service_tier: str | None = Field(None, max_length=64)
+    safety_identifier: str | None = Field(None, max_length=1024)
+    prompt_cache_key: str | None = Field(None, max_length=1024)
+    prompt_cache_retention: str | None = Field(None, max_length=64)
+    chat_template: Any = None
     grammar: Any = None
 
+
+class SamplingBody(DrawingBody):
+    """What chats and completions have in common."""
+
+    stop: Stop | None = None
+    max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    response_format: FormatBody | None = None
+    json_schema: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
-    store: bool | None = None
-    service_tier: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
-    chat_template: Any = None
     chat_template_kwargs: dict[str, Any] | None = None
 
 
 class ImageUrl(Body):
-    """Where an image is: here always a ``data:`` URL."""
+    """Where an image is: a ``data:`` URL, or an address on the web."""
 
     url: str
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: Literal["auto", "low", "high", "original"] | None = None
 
 
 class ContentPart(Body):
@@ -187,7 +201,9 @@ class ChatBody(SamplingBody):
     tools: list[ToolBody] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: Effort | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    moderation: Any = None
     modalities: list[str] | None = None
     audio: Any = None
     prediction: Any = None
@@ -212,3 +228,18 @@ class EmbeddingBody(ModelBody):
     input: str | list[str] | TokenIds | list[TokenIds]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1, le=INT32_MAX)
+
+
+class DocumentBody(Body):
+    """A document as an object, as Cohere and Jina take them."""
+
+    text: str
+
+
+class RerankBody(ModelBody):
+    """``POST /v1/rerank``, which OpenAI has not; the fields are Jina's and Cohere's."""
+
+    query: str = Field(min_length=1)
+    documents: list[str | DocumentBody] = Field(min_length=1, max_length=MAX_INPUTS)
+    top_n: int | None = Field(None, ge=1, le=INT32_MAX)
+    return_documents: bool | None = None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
-from urllib.parse import quote
 
 from zhibei.chat import (
     ChatRequest,
@@ -15,6 +13,7 @@ from zhibei.chat import (
     ImagePart,
     Message,
     Part,
+    RerankRequest,
     ResponseFormat,
     TextPart,
     Tool,
@@ -24,12 +23,13 @@ from zhibei.chat import (
 from zhibei.errors import BadRequest, Unsupported
 from zhibei.options import Limits, Sampling
 from zhibei.server.body import MAX_SHOWN_NAMES, ignored_fields
+from zhibei.server.images import MAX_IMAGES, find_image, is_remote
 from zhibei.server.loading import INT32_MAX, keep_alive, load_options
 from zhibei.server.openai import schema
 from zhibei.service import RunOptions
-from zhibei.text.json_schema import check_schema, unenforced
+from zhibei.text.json_schema import check_schema
 
-IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp")
+NO_IMAGES: Mapping[str, ImagePart] = {}
 MAX_STOP_CHARS = 1024
 MAX_TEMPERATURE = 2
 # llama.cpp takes 32 bits and reserves the highest value for "any".
@@ -47,11 +47,28 @@ class Asked:
 
 def asked(body: schema.ModelBody) -> Asked:
     """The model, how it is to be loaded, and what is left over."""
-    return Asked(body.model, RunOptions(load_options(body.load), keep_alive(body.keep_alive)), _ignored(body))
+    load, num_ctx = load_options(body.load), body.num_ctx
+    if num_ctx is None and body.options is not None:
+        num_ctx = body.options.num_ctx
+    if num_ctx is not None and load.ctx_size is None:
+        load = replace(load, ctx_size=num_ctx)
+    return Asked(body.model, RunOptions(load, keep_alive(body.keep_alive)), _ignored(body))
 
 
-def chat_request(body: schema.ChatBody, *, own: bool = False) -> ChatRequest:
-    """The conversation and how it is to be continued. ``own``: Zhibei itself asks, which knows more than OpenAI's ranges.
+def image_urls(body: schema.ChatBody) -> Iterator[str]:
+    """Addresses of the images that are not in the request itself."""
+    for message in body.messages:
+        for part in message.content if isinstance(message.content, list) else ():
+            if part.image_url is not None and is_remote(part.image_url.url):
+                yield part.image_url.url
+
+
+def chat_request(body: schema.ChatBody, *, own: bool = False, images: Mapping[str, ImagePart] = NO_IMAGES) -> ChatRequest:
+    """The conversation and how it is to be continued.
+
+    Args:
+        own: Zhibei itself asks, which knows more than OpenAI's ranges.
+        images: what is at the addresses of ``image_urls``.
 
     Raises:
         BadRequest: a value makes no sense.
@@ -61,11 +78,11 @@ def chat_request(body: schema.ChatBody, *, own: bool = False) -> ChatRequest:
     tools = tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or ()))
     max_tokens = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     return ChatRequest(
-        messages=tuple(_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)),
-        sampling=_sampling(body),
+        messages=tuple(_message(message, f"messages[{index}]", images) for index, message in enumerate(body.messages)),
+        sampling=sampling(body),
         limits=Limits(max_tokens, _stop(body.stop), body.ignore_eos or False),
         tools=tools,
-        tool_choice=_tool_choice(body.tool_choice, tools),
+        tool_choice=tool_choice(body.tool_choice, tools),
         parallel_tool_calls=body.parallel_tool_calls,
         response_format=_response_format(body, "chat"),
         num_choices=body.n or 1,
@@ -81,8 +98,7 @@ def completion_requests(body: schema.CompletionBody, *, own: bool = False) -> tu
         BadRequest: a value makes no sense.
         Unsupported: it does, but cannot be done here.
     """
-    _refuse_common(body, own=own)
-    _refuse(body.suffix, "suffix", "Text cannot be inserted before a suffix here.")
+    refuse_common(body, own=own)
     if body.best_of is not None and body.best_of not in (1, body.n or 1):
         raise Unsupported("best_of other than n is not supported.", hint="Ask for n answers and choose.", param="best_of")
     if body.echo and body.logprobs is not None:
@@ -90,11 +106,12 @@ def completion_requests(body: schema.CompletionBody, *, own: bool = False) -> tu
     return tuple(
         CompletionRequest(
             prompt=prompt,
-            sampling=_sampling(body),
+            sampling=sampling(body),
             limits=Limits(body.max_tokens, _stop(body.stop), body.ignore_eos or False),
             num_choices=body.n or 1,
             top_logprobs=body.logprobs,
             response_format=_response_format(body, "completion"),
+            suffix=body.suffix or None,
         )
         for prompt in _texts(body.prompt, "prompt")
     )
@@ -110,6 +127,11 @@ def embedding_request(body: schema.EmbeddingBody) -> EmbeddingRequest:
     if any(not text for text in texts):
         raise BadRequest("The input cannot be empty.", param="input")
     return EmbeddingRequest(texts)
+
+
+def rerank_request(body: schema.RerankBody) -> RerankRequest:
+    """The documents to be scored."""
+    return RerankRequest(body.query, tuple(item if isinstance(item, str) else item.text for item in body.documents))
 
 
 def _texts(value: str | list[str] | list[int] | list[list[int]], param: str) -> tuple[str | tuple[int, ...], ...]:
@@ -129,37 +151,43 @@ def _texts(value: str | list[str] | list[int] | list[list[int]], param: str) -> 
 
 def _ignored(body: schema.ModelBody) -> tuple[str, ...]:
     names = list(ignored_fields(body))
+    if body.options is not None:
+        names += [f"options.{name}" for name in ignored_fields(body.options)]
     if isinstance(body, schema.ChatBody):
+        names += ["verbosity"] if body.verbosity is not None else []
         found = {name for message in body.messages for name in ignored_fields(message)}
         names += [f"messages.{name}" for name in sorted(found)]
     return tuple(names)[:MAX_SHOWN_NAMES]
 
 
-def _refuse(value: object, param: str, message: str, *, hint: str | None = None) -> None:
+def refuse(value: object, param: str, message: str, *, hint: str | None = None) -> None:
+    """Refuse a field that has a value."""
     if value is not None:
         raise Unsupported(message, hint=hint, param=param)
 
 
-def _refuse_common(body: schema.SamplingBody, *, own: bool) -> None:
+def refuse_common(body: schema.DrawingBody, *, own: bool, keeps: bool = False) -> None:
+    """Refuse what cannot be done for any request. ``keeps``: answers can be stored."""
     if body.temperature is not None and body.temperature > MAX_TEMPERATURE and not own:
         raise BadRequest("temperature: should be less than or equal to 2.", param="temperature")
-    if body.store:
+    if body.store and not keeps:
         raise Unsupported("Nothing is stored here.", hint="Leave out store, or set it to false.", param="store")
     if body.service_tier not in (None, "auto", "default"):
         raise Unsupported("There is only one service tier here.", hint="Leave out service_tier.", param="service_tier")
-    _refuse(body.chat_template, "chat_template", "A request cannot bring its own chat template.", hint=_TEMPLATE_HINT)
-    _refuse(body.grammar, "grammar", "Grammars are not taken here.", hint="Use response_format with a JSON schema.")
+    refuse(body.chat_template, "chat_template", "A request cannot bring its own chat template.", hint=_TEMPLATE_HINT)
+    refuse(body.grammar, "grammar", "Grammars are not taken here.", hint="Use response_format with a JSON schema.")
     if body.stream_options is not None and not body.stream:
         raise BadRequest("stream_options can only be given with stream.", param="stream_options")
 
 
 def _refuse_impossible(body: schema.ChatBody, *, own: bool) -> None:
-    _refuse_common(body, own=own)
-    _refuse(body.audio, "audio", "There is no audio output here.")
-    _refuse(body.prediction, "prediction", "Predicted outputs are not supported.")
-    _refuse(body.web_search_options, "web_search_options", "There is no web search here.")
-    _refuse(body.functions, "functions", "functions was replaced by tools.", hint="Use tools.")
-    _refuse(body.function_call, "function_call", "function_call was replaced by tool_choice.", hint="Use tool_choice.")
+    refuse_common(body, own=own)
+    refuse(body.audio, "audio", "There is no audio output here.")
+    refuse(body.prediction, "prediction", "Predicted outputs are not supported.")
+    refuse(body.moderation, "moderation", "Nothing is moderated here.")
+    refuse(body.web_search_options, "web_search_options", "There is no web search here.")
+    refuse(body.functions, "functions", "functions was replaced by tools.", hint="Use tools.")
+    refuse(body.function_call, "function_call", "function_call was replaced by tool_choice.", hint="Use tool_choice.")
     if body.modalities is not None and body.modalities != ["text"]:
         raise Unsupported("Answers are text only.", hint='Leave out modalities, or set it to ["text"].', param="modalities")
 
@@ -167,7 +195,8 @@ def _refuse_impossible(body: schema.ChatBody, *, own: bool) -> None:
 _TEMPLATE_HINT = "Set it on the server, with --chat-template."
 
 
-def _sampling(body: schema.SamplingBody) -> Sampling:
+def sampling(body: schema.DrawingBody) -> Sampling:
+    """How tokens are drawn."""
     repeat_penalty = body.repeat_penalty if body.repeat_penalty is not None else body.repetition_penalty
     return Sampling(
         temperature=body.temperature,
@@ -213,28 +242,22 @@ def _stop(value: schema.Stop | None) -> tuple[str, ...]:
     return stops
 
 
-def unenforced_conditions(wanted: ResponseFormat) -> tuple[str, ...]:
-    """Paths of what a schema says and an answer may break all the same, for the client to know."""
-    if wanted.schema is None:
-        return ()
-    return tuple(quote(path, safe="/.[]#$") for path in unenforced(wanted.schema)[:MAX_SHOWN_NAMES])
-
-
 def _response_format(body: schema.SamplingBody, use: Literal["chat", "completion"]) -> ResponseFormat:
     wanted = body.response_format
     if wanted is None or wanted.type == "text":
-        return ResponseFormat() if body.json_schema is None else _schema_format(body.json_schema, "json_schema", use)
+        return ResponseFormat() if body.json_schema is None else schema_format(body.json_schema, "json_schema", use)
     if wanted.type == "json_schema":
         param = "response_format.json_schema.schema"
         if wanted.json_schema is None or wanted.json_schema.schema_ is None:
             raise BadRequest("A response_format of json_schema needs a schema.", param=param)
-        return _schema_format(wanted.json_schema.schema_, param, use)
+        return schema_format(wanted.json_schema.schema_, param, use)
     if wanted.schema_ is not None:
-        return _schema_format(wanted.schema_, "response_format.schema", use)
+        return schema_format(wanted.schema_, "response_format.schema", use)
     return ResponseFormat("json_object")
 
 
-def _schema_format(wanted: dict[str, Any], param: str, use: Literal["chat", "completion"]) -> ResponseFormat:
+def schema_format(wanted: dict[str, Any], param: str, use: Literal["chat", "completion"]) -> ResponseFormat:
+    """An answer in a schema."""
     check_schema(wanted, param=param, use=use)
     return ResponseFormat("json_schema", wanted)
 
@@ -269,7 +292,8 @@ def _tool(body: schema.ToolBody, param: str) -> Tool:
     return Tool(body.function.name, body.function.description, body.function.parameters)
 
 
-def _tool_choice(body: str | schema.NamedTool | None, tools: tuple[Tool, ...]) -> ToolChoice:
+def tool_choice(body: str | schema.NamedTool | None, tools: tuple[Tool, ...]) -> ToolChoice:
+    """Whether a tool is to be called, and which."""
     if body in (None, "auto"):
         return ToolChoice()
     if body == "none":
@@ -285,16 +309,16 @@ def _tool_choice(body: str | schema.NamedTool | None, tools: tuple[Tool, ...]) -
     return ToolChoice("required", body.function.name)
 
 
-def _message(body: schema.MessageBody, param: str) -> Message:
-    _refuse(body.audio, f"{param}.audio", "There is no audio here.")
-    _refuse(body.function_call, f"{param}.function_call", "function_call was replaced by tool_calls.", hint="Use tool_calls.")
+def _message(body: schema.MessageBody, param: str, images: Mapping[str, ImagePart]) -> Message:
+    refuse(body.audio, f"{param}.audio", "There is no audio here.")
+    refuse(body.function_call, f"{param}.function_call", "function_call was replaced by tool_calls.", hint="Use tool_calls.")
     if body.role == "tool" and body.tool_call_id is None:
         raise BadRequest("A tool's message needs the tool_call_id it answers.", param=f"{param}.tool_call_id")
     if body.content is None and not (body.role == "assistant" and (body.tool_calls or body.refusal or body.reasoning_content)):
         raise BadRequest("{param} needs content.", param=f"{param}.content")
     if body.tool_calls and body.role != "assistant":
         raise BadRequest("Only the assistant makes tool calls.", param=f"{param}.tool_calls")
-    parts = _parts(body.content, f"{param}.content")
+    parts = _parts(body.content, f"{param}.content", images)
     if body.refusal is not None:
         parts = (*parts, TextPart(body.refusal))
     if body.role != "user" and any(isinstance(part, ImagePart) for part in parts):
@@ -309,44 +333,26 @@ def _message(body: schema.MessageBody, param: str) -> Message:
     )
 
 
-def _parts(content: str | list[schema.ContentPart] | None, param: str) -> tuple[Part, ...]:
+def _parts(content: str | list[schema.ContentPart] | None, param: str, images: Mapping[str, ImagePart]) -> tuple[Part, ...]:
     if content is None:
         return ()
     if isinstance(content, str):
         return (TextPart(content),)
-    return tuple(_part(part, f"{param}[{index}]") for index, part in enumerate(content))
+    if sum(part.type == "image_url" for part in content) > MAX_IMAGES:
+        raise BadRequest("A message can have at most {limit} images.", param=param, limit=MAX_IMAGES)
+    return tuple(_part(part, f"{param}[{index}]", images) for index, part in enumerate(content))
 
 
-def _part(body: schema.ContentPart, param: str) -> Part:
+def _part(body: schema.ContentPart, param: str, images: Mapping[str, ImagePart]) -> Part:
     if body.type == "text" and body.text is not None:
         return TextPart(body.text)
     if body.type == "refusal" and body.refusal is not None:
         return TextPart(body.refusal)
     if body.type == "image_url" and body.image_url is not None:
-        return _image(body.image_url.url, f"{param}.image_url.url")
+        return find_image(body.image_url.url, images, param=f"{param}.image_url.url")
     if body.type in ("text", "refusal", "image_url"):
         raise BadRequest("The parameter {param} is missing.", param=f"{param}.{body.type}")
     raise Unsupported("Content of the type {type!r} is not supported.", param=f"{param}.type", type=body.type)
-
-
-def _image(url: str, param: str) -> ImagePart:
-    head, comma, data = url.partition(",")
-    if not comma or head[:5].lower() != "data:":
-        raise Unsupported(
-            "Images must be sent in the request; they are not fetched from elsewhere.",
-            hint="Send a data URL: data:image/png;base64,…",
-            param=param,
-        )
-    media_type, _, encoding = head[5:].lower().partition(";")
-    if media_type not in IMAGE_TYPES or encoding != "base64":
-        raise BadRequest("An image must be one of {types}, in base64.", param=param, types=", ".join(IMAGE_TYPES))
-    try:
-        decoded = base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        decoded = b""
-    if not decoded:
-        raise BadRequest("The image is not valid base64.", param=param)
-    return ImagePart(decoded, media_type)
 
 
 def wrong_dimensions(wanted: int | None, length: int) -> Unsupported:

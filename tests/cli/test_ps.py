@@ -1,0 +1,76 @@
+"""``zhibei ps`` and ``zhibei logs`` of a running server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import httpx
+
+from support.program import TIMEOUT_S, Program, Ran
+from support.serving import MODEL, Serving, serving, stored_model
+
+
+def chat(server: Serving) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "one two three"}]}
+    assert httpx.post(server.url + "/v1/chat/completions", json=body).status_code == 200
+
+
+def write(server: Serving, text: str) -> None:
+    async def work() -> None:
+        assert server.app is not None
+        server.app.pool.logs.write(MODEL, text)
+
+    server.run(work)
+
+
+def test_ps_counts_what_a_model_did(program: Program, tmp_path: Path) -> None:
+    stored_model(tmp_path / "served")
+    with serving(tmp_path / "served") as server:
+        program.extra["ZHIBEI_PORT"] = str(server.port)
+        assert program("ps") == Ran(0, "", "No model is loaded.\n")
+        chat(server)
+        headings, row = program("ps").out.splitlines()
+        assert row.split()[:3] == [MODEL, "echo", "ready"] and "WAITING  REQUESTS  WRITTEN" in headings
+        (found,) = json.loads(program("ps", "--json").out)["models"]
+        assert found["num_waiting"] == 0 and found["num_crashes"] == 0 and found["pinned"] is False and found["aliases"] == []
+        assert found["load_s"] is not None and (found["num_requests"], found["num_generated_tokens"]) == (1, 3)
+        assert program("ps", env={"ZHIBEI_LANG": "zh"}).code == 0
+
+
+def test_logs_without_a_server(program: Program) -> None:
+    ran = program("logs", "tiny")
+    assert ran.code == 3 and "no server is running" in ran.err and ran.out == ""
+
+
+def test_logs(program: Program, tmp_path: Path) -> None:
+    stored_model(tmp_path / "served")
+    with serving(tmp_path / "served") as server:
+        program.extra["ZHIBEI_PORT"] = str(server.port)
+        assert program("logs", "tiny") == Ran(0, "", "The engine of tiny:latest has written nothing yet.\n")
+        assert program("logs", "nowhere").code == 3
+        write(server, "first\nsecond \x1b[31mred\nthird")
+        lines = program("logs", "tiny", "-n", "2").out.splitlines()
+        assert [line.partition("  ")[2] for line in lines] == ["second [31mred", "third"]
+        told = [json.loads(line) for line in program("logs", "tiny", "--json").out.splitlines()]
+        assert [line["text"] for line in told] == ["first", "second \x1b[31mred", "third"] and "at" in told[0]
+
+
+def test_logs_are_followed_until_ctrl_c(program: Program, tmp_path: Path) -> None:
+    stored_model(tmp_path / "served")
+    with serving(tmp_path / "served") as server:
+        program.extra["ZHIBEI_PORT"] = str(server.port)
+        write(server, "first")
+        command = program.command("logs", "tiny", "-f", "--json")
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=program.environment, cwd=program.directory
+        ) as running:
+            assert running.stdout is not None
+            assert json.loads(running.stdout.readline())["text"] == "first"
+            write(server, "second")
+            assert json.loads(running.stdout.readline())["text"] == "second"
+            running.send_signal(signal.SIGINT)
+            _, err = running.communicate(timeout=TIMEOUT_S)
+    assert running.returncode == 130 and b"Traceback" not in err
