@@ -5,7 +5,6 @@ Building settings has no side effect; no directory is made here.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
@@ -17,9 +16,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from zhibei.envvars import CONFIG_FILE_VAR, ENV_VARS
 from zhibei.errors import BadRequest, BadSetting
-from zhibei.i18n import N_
 from zhibei.options import LoadOptions, Sampling
 from zhibei.refs import is_upstream_model, is_upstream_name
+from zhibei.setting_values import convert, describe, flatten, quoted, split_name
 from zhibei.units import parse_bytes, parse_keep_alive
 
 DEFAULT_PORT = 11435
@@ -316,9 +315,6 @@ def _default_home() -> Path:
     return user_data_path("zhibei", appauthor=False)
 
 
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-
-
 def _read_file(path: Path, *, explicit: bool) -> list[tuple[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -345,15 +341,7 @@ def parse_file(path: Path, text: str) -> list[tuple[str, Any]]:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadSetting("The configuration file {path} is not valid TOML: {error}", path=path, error=error) from None
-    return _flatten(table, "")
-
-
-def _flatten(table: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in table.items():
-        name = prefix + (key if _BARE_KEY.fullmatch(key) else _quoted(key))
-        found += _flatten(value, name + ".") if isinstance(value, dict) else [(name, value)]
-    return found
+    return flatten(table, "")
 
 
 def _walk(settings: Any, prefix: str = "") -> list[tuple[str, object]]:
@@ -362,30 +350,17 @@ def _walk(settings: Any, prefix: str = "") -> list[tuple[str, object]]:
         value = getattr(settings, f.name)
         if isinstance(value, Mapping):
             for key, item in value.items():
-                found += _walk(item, f"{prefix}{f.name}.{key if _BARE_KEY.fullmatch(key) else _quoted(key)}.")
+                found += _walk(item, f"{prefix}{f.name}.{quoted(key)}.")
         else:
             found += _walk(value, f"{prefix}{f.name}.") if is_dataclass(value) else [(prefix + f.name, value)]
     return found
 
 
-def _quoted(key: str) -> str:
-    return f'"{key}"'
-
-
-def _split(name: str) -> tuple[str, str]:
-    """The first key of a dotted name, and the rest; a key with dots in it is quoted, as in TOML."""
-    if name.startswith('"'):
-        head, _, rest = name[1:].partition('"')
-        return head, rest.removeprefix(".")
-    head, _, rest = name.partition(".")
-    return head, rest
-
-
 def _with(settings: Any, name: str, value: Any, where: str) -> Any:
-    head, rest = _split(name)
+    head, rest = split_name(name)
     hints = get_type_hints(type(settings))
     is_table = head in hints and get_origin(hints[head]) is Mapping
-    key, field_name = _split(rest)
+    key, field_name = split_name(rest)
     if is_table and key and field_name:
         table: Mapping[str, Any] = getattr(settings, head)
         entry = table.get(key) or get_args(hints[head])[1]()
@@ -398,74 +373,11 @@ def _with(settings: Any, name: str, value: Any, where: str) -> Any:
     if rest:
         return replace(settings, **{head: _with(getattr(settings, head), rest, value, where)})
     try:
-        return replace(settings, **{head: _convert(hints[head], value)})
+        return replace(settings, **{head: convert(hints[head], value)})
     except (ValueError, TypeError, OverflowError, RuntimeError):
         raise BadSetting(
-            "{where} cannot be {value!r}.", hint="It takes {kind}.", where=where, value=value, kind=_describe(hints[head])
+            "{where} cannot be {value!r}.", hint="It takes {kind}.", where=where, value=value, kind=describe(hints[head])
         ) from None
-
-
-def _convert(hint: Any, value: Any) -> Any:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        if value not in args:
-            raise ValueError(value)
-        return value
-    if origin is tuple:
-        items = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else list(value)
-        if get_origin(args[0]) is tuple:
-            return tuple(_weighted(get_args(args[0])[0], item) for item in items)
-        return tuple(_convert(args[0], item) for item in items)
-    if args:
-        for option in args:
-            if option is not type(None):
-                return _convert(option, value)
-    return _convert_plain(hint, value)
-
-
-def _convert_plain(hint: Any, value: Any) -> Any:
-    if hint is bool:
-        if isinstance(value, bool):
-            return value
-        word = str(value).lower()
-        if word not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
-            raise ValueError(value)
-        return word in ("1", "true", "yes", "on")
-    if isinstance(value, bool):
-        raise ValueError(value)
-    if hint is int:
-        number = int(value)
-        if isinstance(value, float) and number != value:
-            raise ValueError(value)
-        return number
-    if hint is float and not math.isfinite(float(value)):
-        raise ValueError(value)
-    if hint is Path:
-        return Path(str(value)).expanduser().absolute()
-    if hint is str and not isinstance(value, (str, int, float)):
-        raise ValueError(value)
-    return hint(value)
-
-
-def _weighted(hint: Any, item: Any) -> tuple[Any, float]:
-    if isinstance(item, str):
-        name, _, weight = item.rpartition("=")
-        item = (name, weight) if name and "/" not in weight else (item, 1.0)
-    name, weight = item
-    return _convert_plain(hint, name), _convert_plain(float, weight)
-
-
-def _describe(hint: Any) -> str:
-    args = [a for a in get_args(hint) if a is not type(None)]
-    if get_origin(hint) is Literal:
-        return " | ".join(str(a) for a in args)
-    if get_origin(hint) is tuple:
-        return N_("list")
-    return (
-        _describe(args[0])
-        if args
-        else {"int": N_("whole number"), "float": N_("number"), "bool": "true | false"}.get(hint.__name__, N_("text"))
-    )
 
 
 # A request waits in the queue while its model is loaded, so a queue of none would never load one.
@@ -518,7 +430,7 @@ def _check_models(settings: Settings) -> None:
     for model, (name, least) in product(settings.models, _LEAST.items()):
         value = getattr(settings.models[model].load, name.removeprefix("load."), None) if name.startswith("load.") else None
         if value is not None and value < least:
-            raise BadSetting("{name} cannot be less than {least}.", name=f"models.{_quoted(model)}.{name}", least=least)
+            raise BadSetting("{name} cannot be less than {least}.", name=f"models.{quoted(model)}.{name}", least=least)
 
 
 def _check(settings: Settings) -> None:

@@ -23,6 +23,10 @@ PURE = (
     "server/openai/translate.py",
     "server/native/translate.py",
     "server/ollama/translate.py",
+    "server/anthropic/translate.py",
+    "server/kobold/translate.py",
+    "server/llama_server/translate.py",
+    "setting_values.py",
 )
 VOCABULARY = ("chat.py", "events.py", "refs.py", "models.py", "options.py", "plans.py", "errors.py", "units.py")
 IMPURE = {
