@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from serving import MODEL, pull_model, serving
 
-FIRST = re.compile(rb'"content":"[^"]')
+FIRST = re.compile(rb'"content": ?"[^"]')
 
 
 async def one(address: str, key: str, prompt: str, num_tokens: int, model: str = MODEL) -> tuple[float, float, int]:
@@ -51,6 +51,9 @@ async def one(address: str, key: str, prompt: str, num_tokens: int, model: str =
     seconds = time.perf_counter() - start
     writer.close()
     usage = tail.rfind(b'"completion_tokens":')
+    if usage < 0 and re.search(rb'"finish_reason": ?"length"', tail):
+        # A server that gives no usage in streams: an answer that was cut at its limit has as many tokens.
+        return first, seconds, num_tokens
     if usage < 0:
         raise RuntimeError(f"no usage in the answer: {tail[-500:]!r}")
     return first, seconds, int(tail[usage + 20 :].split(b",")[0].split(b"}")[0])

@@ -13,7 +13,7 @@ from zhibei.events import CheckEvent, GenerationEvent, Loading, PullEvent
 from zhibei.models import StoredModel
 from zhibei.plans import Resident
 from zhibei.refs import ModelName, ModelRef
-from zhibei.service import PoolState, RunOptions
+from zhibei.service import PoolState, RunOptions, UpstreamSeen
 from zhibei.store.verbs import StoreVerbs
 
 if TYPE_CHECKING:
@@ -65,8 +65,10 @@ class LocalService(StoreVerbs):
     async def pool(self) -> PoolState:
         """The running models, the queue and the memory."""
         hardware = await asyncio.to_thread(self._app.hardware)
-        pool = self._app.pool
-        return PoolState(tuple(pool.residents()), pool.num_waiting, hardware.available_bytes, hardware.total_bytes)
+        pool, states = self._app.pool, await self._app.upstreams.states()
+        upstreams = tuple(UpstreamSeen(each.name, each.url, len(each.models), each.problem is None) for each in states)
+        residents = tuple(pool.residents())
+        return PoolState(residents, pool.num_waiting, hardware.available_bytes, hardware.total_bytes, upstreams)
 
     async def logs(self, name: str, *, num_lines: int = 100, follow: bool = False) -> AsyncGenerator[LogLine, None]:
         """What a model's engine wrote."""

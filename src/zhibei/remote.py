@@ -284,9 +284,12 @@ class RemoteService:
                 headers["Authorization"] = f"Bearer {self._api_key}"
             self._session = aiohttp.ClientSession(
                 headers=headers,
-                # A connection that was kept may be closed by the other side at the moment it is used again.
+                # A connection that was kept may be closed by the other side at the moment it is used again. A sealed one is
+                # kept all the same: closed on its own, it says goodbye for longer than the loop may live.
                 connector=aiohttp.TCPConnector(
-                    limit=0, force_close=True, ssl=True if self._certificate is None else client_context(self._certificate)
+                    limit=0,
+                    force_close=not self._base_url.startswith("https:"),
+                    ssl=True if self._certificate is None else client_context(self._certificate),
                 ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
                 trust_env=False,

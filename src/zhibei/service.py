@@ -33,6 +33,16 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamSeen:
+    """Another server whose models are used here. ``is_up``: it answered when it was last looked at."""
+
+    name: str
+    url: str
+    num_models: int
+    is_up: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PoolState:
     """What runs now. ``num_waiting``: requests that wait for a model. Bytes are the machine's main memory."""
 
@@ -40,6 +50,7 @@ class PoolState:
     num_waiting: int
     available_bytes: int | None
     total_bytes: int | None
+    upstreams: tuple[UpstreamSeen, ...] = ()
 
 
 class Service(Protocol):

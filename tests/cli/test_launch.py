@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from support.gguf_writer import text
+from support.models import model_bytes
 from support.program import Program
-from support.serving import MODEL, Serving, serving, stored_model
+from support.serving import MODEL, Serving, import_model, serving, stored_model
 from zhibei.cli.clients import CLIENTS
 from zhibei.cli.clients.base import ConfigFile, Setup, Target
 from zhibei.cli.clients.marked import BEGIN, END, with_part
@@ -192,6 +194,18 @@ def test_only_printed_it_starts_and_writes_nothing(program: Program, served: Ser
     ran = program("launch", "codex", "--model", "tiny", "--print")
     assert ran.code == 0 and "[model_providers.zhibei]" in ran.out and KEY not in ran.out + ran.err
     assert not said.exists() and list((program.directory / "person").iterdir()) == []
+    assert f"codex -c model_provider=zhibei -m {MODEL}" in ran.err
+
+
+def test_an_agent_is_warned_of_a_model_without_tools(program: Program, served: Serving, tmp_path: Path) -> None:
+    for name, template in (("plain", "{{ messages }}"), ("handy", "{{ tools }}{{ messages }}")):
+        source = tmp_path / f"{name}.gguf"
+        source.write_bytes(model_bytes(4, **{"tokenizer.chat_template": text(template)}))
+        import_model(tmp_path / "served", source, name)
+    warning = "plain:latest was not made for tools, and Codex does not work without. Choose another with --model."
+    assert f"notice: {warning}" in program("launch", "codex", "--model", "plain", "--print").err.splitlines()
+    assert "not made for tools" not in program("launch", "codex", "--model", "handy", "--print").err
+    assert "not made for tools" not in program("launch", "aider", "--model", "plain", "--print").err
 
 
 def test_written_it_is_in_the_persons_configuration(program: Program, served: Serving) -> None:

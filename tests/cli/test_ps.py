@@ -11,6 +11,7 @@ import httpx
 
 from support.program import TIMEOUT_S, Program, Ran
 from support.serving import MODEL, Serving, serving, stored_model
+from zhibei.settings import Settings, UpstreamSettings
 
 
 def chat(server: Serving) -> None:
@@ -38,6 +39,23 @@ def test_ps_counts_what_a_model_did(program: Program, tmp_path: Path) -> None:
         assert found["num_waiting"] == 0 and found["num_crashes"] == 0 and found["pinned"] is False and found["aliases"] == []
         assert found["load_s"] is not None and (found["num_requests"], found["num_generated_tokens"]) == (1, 3)
         assert program("ps", env={"ZHIBEI_LANG": "zh"}).code == 0
+
+
+def test_ps_and_top_tell_which_other_server_is_down(program: Program, tmp_path: Path) -> None:
+    stored_model(tmp_path / "served")
+    with serving(tmp_path / "served") as other:
+        urls = {"near": other.url + "/v1", "gone": "http://127.0.0.1:1/v1"}
+        settings = Settings(upstreams={name: UpstreamSettings(url) for name, url in urls.items()})
+        with serving(tmp_path / "own", settings=settings) as server:
+            program.extra["ZHIBEI_PORT"] = str(server.port)
+            told = "The models of gone at [URL]/v1 cannot be used now. Why: zhibei discover"
+            ran = program("ps")
+            assert (ran.code, ran.out) == (0, "") and ran.err.splitlines() == [f"notice: {told}", "No model is loaded."]
+            assert program("top", "--once").out.splitlines()[1:] == [told, "No model is loaded."]
+            near = {"name": "near", "url": "[URL]/v1", "num_models": 1, "is_up": True}
+            gone = {"name": "gone", "url": "[URL]/v1", "num_models": 0, "is_up": False}
+            for verb in ("ps", "top"):
+                assert json.loads(program(verb, "--json").out)["upstreams"] == [near, gone]
 
 
 def test_logs_without_a_server(program: Program) -> None:

@@ -251,6 +251,34 @@ def test_what_an_editor_sends(server: Serving, client: Anthropic) -> None:
     assert request.messages[-1].role == "assistant"
 
 
+def test_the_conversation_is_one_that_strict_templates_take(server: Serving, client: Anthropic) -> None:
+    """Instructions in between are said by the user, and what one side says in a row is one turn."""
+    call: Any = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}
+    messages: Any = [
+        *said("first"),
+        {"role": "system", "content": "Agents: none."},
+        *said("second"),
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "seen"}]},
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+    ]
+    client.messages.create(model=MODEL, max_tokens=50, messages=messages, system="You edit.")
+    request: Any = server.script.requests[0]
+    assert [(message.role, message.text) for message in request.messages] == [
+        ("system", "You edit."),
+        ("user", "first\n\nAgents: none.\n\nsecond"),
+        ("assistant", ""),
+        ("tool", "seen"),
+        ("user", "Be brief."),
+    ]
+    client.messages.create(model=MODEL, max_tokens=50, messages=[messages[1], *said("x")], system="You edit.")
+    request = server.script.requests[1]
+    assert [(message.role, message.text) for message in request.messages] == [
+        ("system", "You edit.\n\nAgents: none."),
+        ("user", "x"),
+    ]
+
+
 def test_tokens_are_counted(server: Serving, client: Anthropic) -> None:
     counted = client.messages.count_tokens(model=MODEL, messages=said("four"), system="s")
     assert counted.input_tokens == len("system: s\nuser: four\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,10 +22,12 @@ import pytest
 from support.certificates import make_certificate
 from support.serving import MODEL, Serving, serving, stored_model
 from zhibei import __version__
+from zhibei.engines.echo import EchoScript
 from zhibei.errors import BadSetting
 from zhibei.events import Finished, TextDelta, Usage
 from zhibei.remote import RemoteService
 from zhibei.server.keys import KeyFile
+from zhibei.settings import ModelSettings, Settings
 
 END = Finished(("stop",), Usage(1, 1))
 TEN = {"parallel": 10}
@@ -248,51 +252,123 @@ def test_ten_streams_may_finish_in_that_time(start: Callable[..., Serving]) -> N
             assert '"end"' in rest and rest.endswith("data: [DONE]")
 
 
+def test_who_waits_for_a_model_is_refused_when_the_server_stops_and_who_has_one_is_not(start: Callable[..., Serving]) -> None:
+    server = start(grace_s=20)
+    gate = server.gate()
+    server.answers((TextDelta("word "), gate.step, TextDelta("end"), END))
+    assert server.app is not None
+    pool, one_slot = server.app.pool, {"load": {"parallel": 1}}
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], **one_slot}
+    with streaming(server.url, **one_slot) as lines, ThreadPoolExecutor(2) as threads:
+        whole = threads.submit(httpx.post, server.url + "/v1/chat/completions", json=body, timeout=20)
+        stream = threads.submit(httpx.post, server.url + "/v1/chat/completions", json={**body, "stream": True}, timeout=20)
+        server.until(lambda: pool.num_waiting == 2)
+        server.interrupt()
+        for refused in (whole.result(), stream.result()):
+            assert refused.status_code == 503 and int(refused.headers["retry-after"]) > 0 and "stopping" in refused.text
+        gate.open()
+        rest = "".join(lines)
+    assert '"end"' in rest and rest.endswith("data: [DONE]")
+    assert len(server.script.requests) == 1
+
+
+def test_who_waits_while_a_model_loads_is_refused_when_the_server_stops(start: Callable[..., Serving]) -> None:
+    script = EchoScript()
+    server = start(script=script, grace_s=20)
+    script.load = server.gate().event
+    assert server.app is not None
+    pool = server.app.pool
+    with ThreadPoolExecutor(1) as threads:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}
+        waiting = threads.submit(httpx.post, server.url + "/v1/chat/completions", json=body, timeout=20)
+        server.until(lambda: pool.num_waiting == 1)
+        server.interrupt()
+        assert waiting.result().status_code == 503
+    assert script.started == []
+
+
+def test_who_only_looks_on_is_not_waited_for(tiny_home: Path) -> None:
+    """Not even for as long as answers may take."""
+    with child(tiny_home, grace_s=600) as server, ExitStack() as stack:
+        for path in ("/zhibei/v1/events", "/models/sse"):
+            reply = stack.enter_context(httpx.stream("GET", server.url + path, timeout=20))
+            assert reply.status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+
+
+def test_models_that_should_be_there_from_the_start_are_loaded_however_it_is_served(start: Callable[..., Serving]) -> None:
+    wanted = {MODEL: ModelSettings(preload=True), "nothing:latest": ModelSettings(preload=True)}
+    server = start(settings=replace(Settings(), models=wanted))
+    server.until(lambda: len(server.script.started) == 1)
+    reply = httpx.get(server.url + "/zhibei/v1/ps").json()
+    assert [each["name"] for each in reply] == [MODEL]
+
+
+def test_loading_from_the_start_ends_with_the_server(start: Callable[..., Serving]) -> None:
+    script = EchoScript()
+    script.load = asyncio.Event()
+    server = start(script=script, grace_s=20, settings=replace(Settings(), models={MODEL: ModelSettings(preload=True)}))
+    assert server.app is not None
+    pool = server.app.pool
+    server.until(lambda: pool.num_waiting == 1)
+    server.interrupt()
+    server.stop()
+    assert pool.num_waiting == 0 and script.started == []
+
+
 @dataclass
 class Answers:
-    """How many requests ended how."""
+    """How many requests ended how. ``others``: what they got instead of an answer or a refusal that says when to come back."""
 
     ok: int = 0
     refused: int = 0
-    others: list[int] = field(default_factory=list)
+    others: list[bytes] = field(default_factory=list)
+
+    def count(self, reply: bytes) -> None:
+        if reply.startswith(b"HTTP/1.1 200 ") and reply.endswith(b"}"):
+            self.ok += 1
+        elif reply.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: " in reply and reply.endswith(b"}"):
+            self.refused += 1
+        else:
+            self.others.append(reply[:200])
 
 
-@pytest.mark.parametrize("num_requests", [300])
-def test_many_requests_at_once_are_answered_or_refused(start: Callable[..., Serving], num_requests: int) -> None:
+def test_a_thousand_requests_at_once_are_answered_or_refused(start: Callable[..., Serving]) -> None:
     """What there is no room for is refused while the others still wait (E-09)."""
-    server = start()
-    queue, slots = server.settings.server.max_queue, 4
+    server = start(max_queue=128)
+    num_requests, queue, slots = 1000, 128, 4
     gate = server.gate()
     body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "load": {"parallel": slots}}
     # While a model loads all wait; only then are there places beside the queue.
     assert httpx.post(server.url + "/v1/chat/completions", json=body).status_code == 200
     server.answers(*[(gate.step, TextDelta("x"), END)] * (queue + slots))
-    answers = Answers()
+    answers, data = Answers(), json.dumps(body).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    request = f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
+    health = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
-    async def ask(client: httpx.AsyncClient) -> None:
+    async def ask(sent: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         try:
-            reply = await client.post("/v1/chat/completions", json=body)
-        except httpx.HTTPError:
-            answers.others.append(0)
-            return
-        if reply.status_code == 200:
-            answers.ok += 1
-        elif reply.status_code == 503 and int(reply.headers["retry-after"]) > 0:
-            answers.refused += 1
-        else:
-            answers.others.append(reply.status_code)
+            writer.write(sent)
+            return await reader.read()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+    async def count() -> None:
+        answers.count(await ask(request))
 
     async def flood() -> None:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client:
-            asking = [asyncio.ensure_future(ask(client)) for _ in range(num_requests)]
-            while answers.refused + len(answers.others) < num_requests - queue - slots:
-                await asyncio.sleep(0.01)
-            assert answers.ok == 0
-            assert (await client.get("/health")).status_code == 200
-            gate.open()
-            await asyncio.gather(*asking)
+        asking = [asyncio.ensure_future(count()) for _ in range(num_requests)]
+        while answers.refused + len(answers.others) < num_requests - queue - slots:
+            await asyncio.wait([task for task in asking if not task.done()], return_when=asyncio.FIRST_COMPLETED)
+        assert answers.ok == 0
+        assert (await ask(health)).startswith(b"HTTP/1.1 200 ")
+        gate.open()
+        await asyncio.gather(*asking)
 
-    asyncio.run(flood())
+    asyncio.run(asyncio.wait_for(flood(), 120))
     assert answers == Answers(queue + slots, num_requests - queue - slots)
-    assert server.script.num_running == 0
+    server.until(lambda: server.script.num_running == 0)

@@ -25,10 +25,10 @@ IDS = [72, 105]
 END = Finished(("stop",), Usage(5, 2), Timings(5, 0.5, 2, 0.25))
 
 
-def _serving(home: Path) -> Serving:
+def _serving(home: Path, grace_s: float = 5.0) -> Serving:
     load = LoadOptions(ctx_size=CTX_SIZE, parallel=2)
     settings = replace(Settings(), home=home, engine="echo", model=MODEL, load=load, server=ServerSettings(port=0))
-    return Serving(settings, EchoScript(), 5.0)
+    return Serving(settings, EchoScript(), grace_s)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +180,19 @@ def test_models_are_loaded_and_unloaded_as_open_webui_does(tiny_home: Path) -> N
             assert client.post("/models/unload", json={"model": MODEL}).status_code == 404
             assert client.post("/models/load", json={"model": "nothing:here"}).status_code == 404
             assert client.post("/models/load", json={}).status_code == 400
+    finally:
+        one.stop()
+
+
+def test_who_watches_is_not_waited_for_when_the_server_stops(tiny_home: Path) -> None:
+    one = _serving(tiny_home, grace_s=3600.0)
+    one.start()
+    try:
+        with httpx.Client(base_url=one.url, timeout=20) as client, client.stream("GET", "/models/sse") as events:
+            lines = events.iter_lines()
+            assert "model_status" in next(line for line in lines if line.startswith("data: "))
+            one.interrupt()
+            assert not [line for line in lines if line.startswith("data: ")], "the stream ends, and not with an error"
     finally:
         one.stop()
 

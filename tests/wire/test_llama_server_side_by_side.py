@@ -32,7 +32,7 @@ server = xllamacpp.Server(params)
 print("\\n" + server.listening_address, flush=True)
 sys.stdin.read()
 """
-GREEDY: dict[str, Any] = {"temperature": 0, "seed": 1, "n_predict": 8}
+GREEDY: dict[str, Any] = {"temperature": 0, "seed": 1, "n_predict": 5}
 TEXTS = ("The capital of France is", "def fibonacci(n):", "你好，世界", "")
 
 
@@ -93,7 +93,7 @@ def test_the_template(ours: httpx.Client, native: httpx.Client) -> None:
     assert mine == theirs
 
 
-@pytest.mark.parametrize("prompt", [*TEXTS[:3], [504, " capital of", 4649], [504, 3575]])
+@pytest.mark.parametrize("prompt", [TEXTS[0], TEXTS[2], [504, " capital of", 4649]])
 def test_greedy_completions(ours: httpx.Client, native: httpx.Client, prompt: Any) -> None:
     mine, theirs = _both(ours, native, "/completion", GREEDY | {"prompt": prompt, "n_probs": 2, "return_tokens": True})
     # Half a character at the very end is not shown here.

@@ -309,11 +309,43 @@ def test_what_changes_nothing_is_reported(server: Serving) -> None:
     assert answer.headers["x-zhibei-ignored"] == "mystery,text.verbosity,reasoning.summary"
 
 
+def test_tools_that_an_agent_adds_by_itself_do_not_shut_it_out(server: Serving) -> None:
+    """The request of Codex: functions, and kinds that only the vendor has."""
+    server.answers(CALLS)
+    inner = {"type": "function", "name": "spawn", "parameters": {"type": "object", "properties": {}}}
+    tools = [
+        WEATHER,
+        {"type": "namespace", "name": "agents", "description": "Others.", "tools": [inner]},
+        {"type": "web_search", "external_web_access": True},
+        {"type": "custom", "name": "apply_patch", "format": {"type": "grammar", "syntax": "lark", "definition": 'start: "a"'}},
+    ]
+    told = {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "You edit."}]}
+    answer = post(
+        server,
+        input=[told, {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Look."}]}],
+        tools=tools,
+        tool_choice="auto",
+        parallel_tool_calls=True,
+        reasoning={"summary": "auto"},
+        store=False,
+        include=["reasoning.encrypted_content"],
+        prompt_cache_key="a",
+        client_metadata={"session_id": "b"},
+    )
+    ignored = "client_metadata,reasoning.summary,tools.namespace,tools.web_search,tools.custom"
+    assert (answer.status_code, answer.headers["x-zhibei-ignored"]) == (200, ignored), answer.text
+    assert [tool["name"] for tool in answer.json()["tools"]] == ["weather"]
+    request: Any = server.script.requests[0]
+    assert [tool.name for tool in request.tools] == ["weather"]
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"background": True}, "background"),
     ({"conversation": "conv_1"}, "conversation"),
     ({"prompt": {"id": "p"}}, "prompt"),
-    ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+    ({"tools": [{"type": "file_search"}]}, "tools[0].type"),
+    ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice"),
+    ({"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}, "tool_choice"),
     ({"tools": [{"type": "function"}]}, "tools[0].name"),
     ({"tool_choice": {"type": "function", "name": "no"}}, "tool_choice"),
     ({"tool_choice": "required"}, "tool_choice"),

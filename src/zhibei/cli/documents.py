@@ -11,6 +11,7 @@ from zhibei.plans import Resident
 
 if TYPE_CHECKING:
     from zhibei.events import Timings, Usage
+    from zhibei.service import UpstreamSeen
 
 
 def model(stored: StoredModel) -> dict[str, Any]:
@@ -36,6 +37,11 @@ def model_details(stored: StoredModel) -> dict[str, Any]:
     """A model with its files and all that its header says."""
     files = [{"role": f.role, "path": str(f.path), "size_bytes": f.size_bytes, "digest": f.digest} for f in stored.files]
     return {**model(stored), "files": files, "info": info(stored.info)}
+
+
+def upstream(seen: UpstreamSeen) -> dict[str, Any]:
+    """Another server whose models are used here."""
+    return {"name": seen.name, "url": seen.url, "num_models": seen.num_models, "is_up": seen.is_up}
 
 
 def resident(running: Resident) -> dict[str, Any]:

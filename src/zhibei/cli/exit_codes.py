@@ -56,9 +56,12 @@ EXIT_CODES: Mapping[type[errors.ZhibeiError], int] = {
     errors.EngineMissing: ENGINE,
     errors.EngineStartFailed: ENGINE,
     errors.EngineDied: ENGINE,
+    errors.EngineStalled: ENGINE,
     errors.UpstreamDown: ENGINE,
     errors.EngineRefused: ENGINE,
     errors.Busy: BUSY,
+    errors.ShareFull: BUSY,
+    errors.ModelUnstable: BUSY,
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zhibei.plans import Resident
-from zhibei.service import PoolState
+from zhibei.service import PoolState, UpstreamSeen
 
 SortKey = Literal["name", "memory", "rate", "requests"]
 SORT_KEYS: tuple[SortKey, ...] = ("name", "memory", "rate", "requests")
@@ -16,7 +16,7 @@ _LOW, _HIGH = 0.0, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One running model. ``tokens_per_s``: of the answers that ended since the look before; None: not known."""
+    """One running model. ``tokens_per_s``: what was written since the look before; None: not known."""
 
     resident: Resident
     tokens_per_s: float | None
@@ -38,6 +38,7 @@ class Overview:
     tokens_per_s: float | None
     used_bytes: int | None
     total_bytes: int | None
+    upstreams: tuple[UpstreamSeen, ...] = ()
 
     @property
     def used_share(self) -> float | None:
@@ -75,6 +76,7 @@ def overview(now: Look, before: Look | None, sort: SortKey = "name") -> Overview
         sum(rates) if rates else None,
         used,
         state.total_bytes,
+        state.upstreams,
     )
 
 
@@ -84,7 +86,7 @@ def _rate(resident: Resident, counts: Mapping[tuple[str, str], int], elapsed_s: 
         return None
     # One that was unloaded and loaded again counts from nought.
     written = max(0, resident.num_generated_tokens - before)
-    # Answers are counted when they are complete: while one is under way, nothing counted says nothing.
+    # While a prompt is read nothing is written, and nought would say that it hangs.
     return None if not written and resident.num_leases else written / elapsed_s
 
 

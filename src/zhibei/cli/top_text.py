@@ -11,6 +11,7 @@ from zhibei.i18n import N_
 from zhibei.units import format_bytes
 
 RIGHT = (2, 3, 4, 5, 6, 7)
+DOWN = N_("The models of {name} at {url} cannot be used now. Why: zhibei discover")
 _BAR_COLUMNS = 20
 
 
@@ -22,10 +23,10 @@ class Texts(Protocol):
 
 def lines(seen: Overview, text: Texts) -> list[str]:
     """Everything, as lines."""
-    head = figures(seen, text)
+    head = above(seen, text)
     if not seen.rows:
-        return [head, text("No model is loaded.")]
-    return [head, "", *table(headings(text), [cells(row, text) for row in seen.rows], right=RIGHT)]
+        return [*head, text("No model is loaded.")]
+    return [*head, "", *table(headings(text), [cells(row, text) for row in seen.rows], right=RIGHT)]
 
 
 def figures(seen: Overview, text: Texts) -> str:
@@ -40,6 +41,12 @@ def figures(seen: Overview, text: Texts) -> str:
         used, total = format_bytes(seen.used_bytes), format_bytes(seen.total_bytes)
         told.append(text("memory {bar} {used} of {total}", bar=bar, used=used, total=total))
     return "  ·  ".join(told)
+
+
+def above(seen: Overview, text: Texts) -> list[str]:
+    """The figures, and a line for each of the other servers that cannot be used."""
+    down = [each for each in seen.upstreams if not each.is_up]
+    return [figures(seen, text), *(text(DOWN, name=printable(each.name), url=printable(each.url)) for each in down)]
 
 
 def _counts(seen: Overview) -> dict[str, object]:
@@ -85,7 +92,7 @@ def _until(row: Row, text: Texts, now: datetime) -> str:
     running = row.resident
     if running.pinned:
         return text("pinned")
-    if running.num_leases:
+    if running.num_leases or running.num_waiting:
         return text("in use")
     if running.expires_at is None:
         return text("stays")

@@ -17,16 +17,23 @@ from zhibei.cli.overview import SORT_KEYS, Look, Overview, SortKey, overview
 from zhibei.cli.render import printable
 from zhibei.cli.top_text import Texts
 from zhibei.errors import ModelNotFound, ZhibeiError
+from zhibei.i18n import N_
 from zhibei.service import Service
 
 _NUM_LINES = 200
+_ORDERED: dict[SortKey, str] = {
+    "name": N_("Ordered by name"),
+    "memory": N_("Ordered by memory"),
+    "rate": N_("Ordered by speed"),
+    "requests": N_("Ordered by number of requests"),
+}
 
 
 class TopView(App[None]):
     """The live view. Looks every so often; what fails is said in place of the figures, and tried again."""
 
     CSS = """
-    #figures { padding: 0 1; height: 1; text-style: bold; }
+    #figures { padding: 0 1; height: auto; text-style: bold; }
     #problem { padding: 0 1; height: auto; color: $error; }
     #models { height: 1fr; min-height: 4; }
     #title { padding: 0 1; height: 1; color: $text-muted; }
@@ -83,7 +90,7 @@ class TopView(App[None]):
         self._draw(seen)
 
     def _draw(self, seen: Overview) -> None:
-        self.query_one("#figures", Label).update(top_text.figures(seen, self._text))
+        self.query_one("#figures", Label).update("\n".join(top_text.above(seen, self._text)))
         models = self.query_one(DataTable)
         chosen, place = self.chosen, models.cursor_row
         models.clear()
@@ -111,7 +118,7 @@ class TopView(App[None]):
         if name is None or name == self._shown:
             return
         self._shown = name
-        self.query_one("#title", Label).update(self._text("What the engine of {model} wrote", model=name))
+        self.query_one("#title", Label).update(self._text(N_("What the engine of {model} wrote"), model=name))
         self.query_one(RichLog).clear()
         if self._following is not None:
             self._following.cancel()
@@ -130,14 +137,14 @@ class TopView(App[None]):
     def action_order(self) -> None:
         """Order by the next thing."""
         self._sort = SORT_KEYS[(SORT_KEYS.index(self._sort) + 1) % len(SORT_KEYS)]
-        self.notify(self._text("Ordered by {key}", key=self._text(self._sort)))
+        self.notify(self._text(_ORDERED[self._sort]))
         self.call_later(self.look)
 
     async def action_stop_model(self) -> None:
         """Unload the chosen model, once its answers are done."""
         name = self.chosen
         if name is not None:
-            self.notify(self._text("Stopping {model} …", model=name))
+            self.notify(self._text(N_("Stopping {model} …"), model=name))
             self.run_worker(self._stop(name), exit_on_error=False)
 
     async def _stop(self, name: str) -> None:

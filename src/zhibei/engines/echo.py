@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings, Ranking, RerankRequest, TokenLogprob
 from zhibei.engines import demands
 from zhibei.engines.base import EngineStatus, LogSink
-from zhibei.errors import EngineDied, ZhibeiError
+from zhibei.errors import EngineDied, EngineRefused, ZhibeiError
 from zhibei.events import Finished, FinishReason, GenerationEvent, TextDelta, Timings, Usage
 from zhibei.options import Limits
 from zhibei.plans import Ability, EngineInfo, EngineSpec
@@ -151,6 +152,8 @@ class EchoEngine:
 
     async def detokenize(self, tokens: tuple[int, ...]) -> str:
         """The characters of the code points."""
+        if any(not 0 <= token <= sys.maxunicode or 0xD800 <= token < 0xE000 for token in tokens):
+            raise EngineRefused("There is a number that is no token of this model.")
         return "".join(map(chr, tokens))
 
     async def render(self, request: ChatRequest) -> str:

@@ -6,6 +6,7 @@ the upstream learns that nobody listens any more.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ import orjson
 from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings, Ranking, RerankRequest
 from zhibei.engines import openai_body
 from zhibei.engines.sse import EventTooLarge, SseSplitter
-from zhibei.errors import ZhibeiError
+from zhibei.errors import Busy, ZhibeiError
 from zhibei.events import GenerationEvent
+from zhibei.i18n import Phrase
 
 if TYPE_CHECKING:
     import aiohttp
@@ -124,7 +126,7 @@ class OpenAIUpstream:
                     raise NonsenseAnswer(str(answer)[:200])
                 return answer
         except (aiohttp.ClientError, OSError) as error:
-            raise ConnectionLost("The connection was lost: {problem}", problem=str(error) or type(error).__name__) from error
+            raise _lost(error) from error
 
     async def _stream(self, path: str, body: Json, reader: openai_body.EventReader) -> AsyncGenerator[GenerationEvent, None]:
         import aiohttp
@@ -145,7 +147,7 @@ class OpenAIUpstream:
         except EventTooLarge as error:
             raise NonsenseAnswer(str(error)) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise ConnectionLost("The connection was lost: {problem}", problem=str(error) or type(error).__name__) from error
+            raise _lost(error) from error
         with _sensible():
             finished = reader.finish()
         if finished is None:
@@ -170,6 +172,13 @@ class OpenAIUpstream:
         return self._session
 
 
+def _lost(error: Exception) -> ZhibeiError:
+    """The error for a connection that broke. Too many open files are this side's trouble, and nobody has died of it."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return Busy("This server has too many open files.", hint="Raise its limit: ulimit -n.", retry_after_s=1)
+    return ConnectionLost("The connection was lost: {problem}", problem=str(error) or type(error).__name__)
+
+
 @contextmanager
 def _sensible() -> Iterator[None]:
     """JSON of another shape than agreed is the other side's fault, whatever it trips over here."""
@@ -190,7 +199,7 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
         pieces.append(piece)
         num_bytes += len(piece)
         if num_bytes > MAX_ANSWER_BYTES:
-            raise NonsenseAnswer(f"over {MAX_ANSWER_BYTES} bytes")
+            raise NonsenseAnswer(Phrase("over {limit} bytes", limit=MAX_ANSWER_BYTES))
     return b"".join(pieces)
 
 

@@ -63,6 +63,7 @@ class EngineProcess:
         *,
         stall_s: float = STALL_S,
         clock: Callable[[], float] = time.monotonic,
+        kept: Callable[[str], str | None] = lambda line: line,
     ) -> None:
         """Does not start anything.
 
@@ -73,11 +74,13 @@ class EngineProcess:
             log: receives the child's lines as they come.
             stall_s: seconds for which it may do nothing while it is waited for.
             clock: what tells these seconds.
+            kept: what of the child's next line may be kept, and shown; None: nothing.
         """
         self._name = name
         self._command = tuple(command)
         self._order = order
         self._log = log
+        self._kept = kept
         self._lock = asyncio.Lock()
         self._state: State = "stopped"
         self._num_calls = 0
@@ -259,11 +262,12 @@ class EngineProcess:
             self._keep(rest)
 
     def _keep(self, line: bytes) -> None:
-        text = line[:LOG_LINE_BYTES].decode("utf-8", "replace").rstrip()
-        self._lines.append(text)
         if self._state == "starting":
             self.progressed()
-        self._log(text)
+        text = self._kept(line[:LOG_LINE_BYTES].decode("utf-8", "replace").rstrip())
+        if text is not None:
+            self._lines.append(text)
+            self._log(text)
 
     async def _watch(self, child: asyncio.subprocess.Process) -> None:
         await child.wait()

@@ -18,14 +18,14 @@ USUAL_CTX = 4096
 def suiting(asked: Asked, running: Iterable[tuple[str, Wanted]]) -> tuple[Wanted | None, tuple[str, ...]]:
     """The running one to use, and the keys of those that give way to a new one; none do where one can be used.
 
-    It is the very one that is asked for, else the one with the longest context, if that is long enough.
+    It is the very one that is asked for, else the one with the longest context, if that is long enough. A pinned one stays.
     """
     alike = _alike(asked, running)
     same = next((wanted for key, wanted in alike if key == asked.key), None)
     longest = max((wanted for _, wanted in alike), key=_ctx_size, default=None)
     if same is not None or longest is None or _ctx_size(longest) >= _needed(asked):
         return same or longest, ()
-    return None, tuple(key for key, _ in alike)
+    return None, tuple(key for key, wanted in alike if not wanted.wishes.pin)
 
 
 def _alike(asked: Asked, running: Iterable[tuple[str, Wanted]]) -> list[tuple[str, Wanted]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 
 from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings, Ranking, RerankRequest
 from zhibei.engines.base import Engine
@@ -25,8 +26,14 @@ class CountedEngine(EngineAround):
         self._on_crash = on_crash
         self._calls = itertools.count(1)
         self._last_crash = 0
-        self.usage = Usage(0, 0, 0)
+        self._ended = Usage(0, 0, 0)
+        self._num_shown = 0
         self.num_crashes = 0
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens so far; of what is under way, each piece of an answer counts as one until its end says how many."""
+        return replace(self._ended, num_generated_tokens=self._ended.num_generated_tokens + self._num_shown)
 
     def chat(self, request: ChatRequest) -> AsyncGenerator[GenerationEvent, None]:
         """Continue a conversation."""
@@ -66,11 +73,16 @@ class CountedEngine(EngineAround):
             return await self._engine.render(request)
 
     async def _counted(self, events: AsyncGenerator[GenerationEvent, None]) -> AsyncGenerator[GenerationEvent, None]:
+        num_shown = 0
         with self._call():
             async with aclosing(events):
                 async for event in events:
                     if isinstance(event, Finished):
+                        self._num_shown -= num_shown
                         self._add(event.usage)
+                    else:
+                        num_shown += 1
+                        self._num_shown += 1
                     yield event
 
     @contextmanager
@@ -87,8 +99,8 @@ class CountedEngine(EngineAround):
             raise
 
     def _add(self, usage: Usage) -> None:
-        self.usage = Usage(
-            self.usage.num_prompt_tokens + usage.num_prompt_tokens,
-            self.usage.num_generated_tokens + usage.num_generated_tokens,
-            self.usage.num_cached_tokens + usage.num_cached_tokens,
+        self._ended = Usage(
+            self._ended.num_prompt_tokens + usage.num_prompt_tokens,
+            self._ended.num_generated_tokens + usage.num_generated_tokens,
+            self._ended.num_cached_tokens + usage.num_cached_tokens,
         )

@@ -19,14 +19,12 @@ from zhibei.engines import registry
 from zhibei.engines.base import Backend, Engine
 from zhibei.errors import EngineStartFailed, ModelNotFound, ZhibeiError
 from zhibei.events import Timings
-from zhibei.hardware.measured import with_measured
 from zhibei.models import StoredModel
 from zhibei.options import LoadOptions
 from zhibei.planner.fit import task_of
 from zhibei.planner.plan import plan
-from zhibei.planner.space import space_of
 from zhibei.planner.upstream import plan_upstream
-from zhibei.plans import EngineInfo, Gpu, Hardware, Plan, Resident, Task
+from zhibei.plans import EngineInfo, Hardware, Plan, Resident, Task
 from zhibei.runtime import happenings, scheduler
 from zhibei.runtime.alike import suiting
 from zhibei.runtime.asking import Asked, Names
@@ -38,6 +36,7 @@ from zhibei.runtime.measurements import Circumstances
 from zhibei.runtime.named_files import with_absolute_paths, with_files
 from zhibei.runtime.recorder import Answer, Knowledge, Recorder
 from zhibei.runtime.refusals import Bounds, Outlook, refusal
+from zhibei.runtime.room import free_gpu_bytes, left_on
 from zhibei.runtime.running import LoadTimes, Running, resident
 from zhibei.runtime.scheduler import Model, State, Ticket
 from zhibei.runtime.starting import Starter, Wanted, refused
@@ -145,10 +144,16 @@ class Pool:
         running = [(key, self._wanted[key]) for key, each in self._state.models.items() if not each.doomed]
         if all(wanted.load.ctx_size == (load.ctx_size or self._settings.load.ctx_size) for _, wanted in running):
             return load
-        found, superseded = suiting(self._names.asked(model, task, load), running)
-        for key in superseded:
-            self._decide(scheduler.StopAsked(key))
-        return load if found is None else found.load
+        asked = self._names.asked(model, task, load)
+        found, superseded = suiting(asked, running)
+        if found is not None:
+            return found.load
+        with suppress(ZhibeiError):
+            # Nothing leaves for one that cannot come; why it cannot, the lease will say.
+            self._fitting_plan(asked.model, task, asked.load)
+            for key in superseded:
+                self._decide(scheduler.StopAsked(key))
+        return load
 
     def plan(self, model: StoredModel, task: Task, load: LoadOptions) -> Plan:
         """How a model would be started now, if all idle models made room for it.
@@ -246,14 +251,26 @@ class Pool:
         return self._engines
 
     def _ticket(self, asked: Asked, keep_alive: str | None, owner: str) -> Ticket:
-        key, pinned = asked.key, asked.wishes.pin
+        key, pinned = asked.key, asked.wishes.pin and not self._is_pinned_otherwise(asked)
         keep_alive_s = parse_keep_alive(keep_alive if keep_alive is not None else asked.wishes.keep_alive)
         if key not in self._state.models and all(waiting.key != key for waiting in self._state.queue):
+            self._unload_dead()
             chosen = self._fitting_plan(asked.model, asked.task, asked.load)
             self._wanted[key] = Wanted(asked.model, chosen, asked.task, asked.load, asked.wishes)
         wanted, deadline_s = self._wanted[key], time.monotonic() + self._settings.server.max_wait_s
         need_bytes = wanted.plan.needed_main_bytes
         return Ticket(next(self._ids), key, need_bytes, keep_alive_s, wanted.gpu_bytes, owner, pinned, deadline_s)
+
+    def _unload_dead(self) -> None:
+        """Engines that ended while nobody used them hold no memory: they go before any that would have to be stopped."""
+        for key in [model.key for model in self._state.models.values() if model.can_make_room]:
+            if self._running[key].engine.status().state == "failed":
+                self._decide(scheduler.StopAsked(key))
+
+    def _is_pinned_otherwise(self, asked: Asked) -> bool:
+        """Whether a copy of the model with other options is pinned: that one stays, and further ones come and go."""
+        others = ((key, model) for key, model in self._state.models.items() if key != asked.key and not model.doomed)
+        return any(model.pinned and self._wanted[key].model.name == asked.model.name for key, model in others)
 
     def _fitting_plan(self, model: StoredModel, task: Task, load: LoadOptions) -> Plan:
         chosen = self.plan(model, task, load)
@@ -272,16 +289,9 @@ class Pool:
             return plan_upstream(model, task, load, with_absolute_paths(self._settings.load))
         hardware, known = self._hardware(), self._recorder.knowledge(engine) if self._recorder is not None else Knowledge()
         running = self._state.models.values()
-        room = scheduler.room_bytes(running, hardware.available_bytes, hardware.total_bytes)
-        used = space_of(hardware, devices=engine.devices).gpus
-        free = scheduler.room_gpu_bytes(running, _free_gpu_bytes(used))
-        gone = [sum(m.gpu_bytes[number] for m in freed if number < len(m.gpu_bytes)) for number in range(len(used))]
-        # Starting models have not taken theirs yet: it was never missing from what is free.
-        now = {id(gpu): free[number] + gone[number] for number, gpu in enumerate(used) if gpu.free_bytes is not None}
-        gpus = tuple(replace(gpu, free_bytes=now[id(gpu)]) if id(gpu) in now else gpu for gpu in hardware.gpus)
         return plan(
             with_files(model, load),
-            replace(with_measured(hardware, known.measured), available_bytes=room, gpus=gpus),
+            left_on(hardware, running, freed, engine.devices, known.measured),
             engine.name,
             task,
             load,
@@ -339,7 +349,7 @@ class Pool:
         """Of the graphics processors that plans of now speak of."""
         names = {wanted.plan.spec.engine for wanted in self._wanted.values() if wanted.plan.spec is not None}
         devices = [info.devices for name in sorted(names) if (info := self._probed().get(name)) is not None]
-        return _free_gpu_bytes(space_of(hardware, devices=max(devices, key=len)).gpus) if devices else ()
+        return free_gpu_bytes(hardware, max(devices, key=len)) if devices else ()
 
     def _forget(self) -> None:
         """Drop what is known of keys that neither run nor are waited for."""
@@ -487,7 +497,3 @@ def _spawn(tasks: set[asyncio.Task[None]], work: Coroutine[object, None, None]) 
 
 async def _recorded(recorder: Recorder, answer: Answer) -> None:
     await asyncio.to_thread(recorder.record, answer)
-
-
-def _free_gpu_bytes(gpus: Sequence[Gpu]) -> tuple[int, ...]:
-    return tuple(gpu.free_bytes or gpu.total_bytes or gpu.shared_bytes or 0 for gpu in gpus)

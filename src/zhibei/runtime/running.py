@@ -101,7 +101,7 @@ def resident(model: Model, wanted: Wanted, running: Running | None, *, num_waiti
         measured_bytes=status.memory_bytes if status else None,
         expires_at=None if wait_s is None else datetime.now(timezone.utc) + timedelta(seconds=wait_s),
         predicted_tokens_per_s=wanted.plan.speed.generation_tokens_per_s if wanted.plan.speed is not None else None,
-        pinned=wanted.wishes.pin,
+        pinned=model.pinned,
         aliases=wanted.wishes.aliases,
         num_waiting=num_waiting,
         gpu_bytes=sum(model.gpu_bytes),

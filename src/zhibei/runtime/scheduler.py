@@ -2,7 +2,8 @@
 
 A request is a ticket for a model key. Tickets are served as far as their model has free slots: an owner's in the order in
 which they came, and owners in turn (turns.py). A ticket whose model must wait for memory holds back all later ones, so that
-it is not starved by a busy neighbour. A model that takes nothing of this machine is never waited for, nor made to leave.
+it is not starved by a busy neighbour; but those that waited for a model while it loaded are served before it leaves, so that
+no load is in vain. A model that takes nothing of this machine is never waited for, nor made to leave.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Model:
     """A model that is starting, ready or stopping. ``doomed``: it stops as soon as it is idle.
 
     ``num_bytes`` and ``gpu_bytes``: as planned; ``measured_bytes``: of main memory, 0 where not known. ``owners`` of leases.
+    ``loaded_for``: the tickets that waited for it when it was loaded.
     """
 
     key: str
@@ -57,6 +59,7 @@ class Model:
     load_s: float = 0.0
     pinned: bool = False
     owners: Mapping[int, str] = field(default_factory=dict)
+    loaded_for: frozenset[int] = frozenset()
 
     @property
     def expires_at_s(self) -> float | None:
@@ -306,7 +309,8 @@ class _Work:
             case Requested(ticket):
                 self._enqueue(ticket)
             case Started(key, num_slots, load_s):
-                self._set(key, phase="ready", num_slots=num_slots, last_used_s=self._now_s, load_s=load_s)
+                waiting = frozenset(ticket.id for ticket in self._queue if ticket.key == key)
+                self._set(key, phase="ready", num_slots=num_slots, last_used_s=self._now_s, load_s=load_s, loaded_for=waiting)
             case StartFailed(key):
                 self._models.pop(key, None)
                 self._refuse_all(key, "start_failed")
@@ -373,7 +377,7 @@ class _Work:
         held: list[Ticket] = []
         memory_wanted = False
         for ticket in turns.in_turn(self._queue, self._num_running, self._last_served):
-            if memory_wanted and not ticket.is_weightless:
+            if memory_wanted and not ticket.is_weightless and not self._is_loaded_for(ticket):
                 held.append(ticket)
             elif self._can_serve(ticket):
                 self._serve(ticket)
@@ -383,6 +387,10 @@ class _Work:
                 memory_wanted = not self._try_start(ticket, held) or memory_wanted
         kept = {ticket.id for ticket in held}
         self._queue = [ticket for ticket in self._queue if ticket.id in kept]
+
+    def _is_loaded_for(self, ticket: Ticket) -> bool:
+        model = self._models.get(ticket.key)
+        return model is not None and ticket.id in model.loaded_for
 
     def _num_running(self, owner: str, key: str) -> int:
         model = self._models.get(key)
@@ -442,12 +450,13 @@ class _Work:
 
     def _candidates(self) -> list[eviction.Candidate]:
         """Who may leave, now or when it is idle, or is leaving."""
+        awaited = {ticket.key for ticket in self._queue if self._is_loaded_for(ticket)}
         return [
             eviction.Candidate(
                 model.key,
                 model.held_bytes,
                 model.last_used_s,
-                idle=model.can_make_room,
+                idle=model.can_make_room and model.key not in awaited,
                 leaving=model.phase == "stopping",
                 gpu_bytes=model.gpu_bytes,
                 load_s=model.load_s,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import re
 from importlib.resources import files
 
-from fastapi import APIRouter
+import orjson
+from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 
 from zhibei.server.access import Access, AccessRules
@@ -18,8 +20,12 @@ _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
 def router() -> APIRouter:
-    """The route of the page."""
-    routes = APIRouter()
+    """The routes of the page and of what it shows."""
+    routes, description = APIRouter(), _Description()
+
+    @routes.get("/openapi.json", include_in_schema=False)
+    async def openapi(request: Request) -> Response:
+        return Response(await description.text(request.app), media_type="application/json")
 
     @routes.get("/docs", include_in_schema=False)
     async def page() -> Response:
@@ -27,6 +33,23 @@ def router() -> APIRouter:
         return Response(text, media_type="text/html; charset=utf-8", headers={"content-security-policy": policy(text)})
 
     return routes
+
+
+class _Description:
+    """What is said of all routes, put together once: it takes long enough to hold up every answer under way."""
+
+    def __init__(self) -> None:
+        self._building: asyncio.Future[bytes] | None = None
+
+    async def text(self, app: FastAPI) -> bytes:
+        """The JSON. A client that leaves does not end what others wait for."""
+        if self._building is None:
+            self._building = asyncio.ensure_future(asyncio.to_thread(_described, app))
+        return await asyncio.shield(self._building)
+
+
+def _described(app: FastAPI) -> bytes:
+    return orjson.dumps(app.openapi())
 
 
 def policy(page: str) -> str:

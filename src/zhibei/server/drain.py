@@ -17,7 +17,7 @@ class Drain:
     """Counts requests, turns new ones away once it has begun, and can cut those that are still running."""
 
     def __init__(self) -> None:
-        self._draining = False
+        self._begun = asyncio.Event()
         self._num_requests = 0
         self._idle = asyncio.Event()
         self._cuts: dict[Cut, str] = {}
@@ -30,9 +30,13 @@ class Drain:
 
     def begin(self) -> None:
         """Take no new requests."""
-        self._draining = True
+        self._begun.set()
         if self._num_requests == 0:
             self._idle.set()
+
+    async def begun(self) -> None:
+        """Wait until it has begun."""
+        await self._begun.wait()
 
     def check(self) -> None:
         """Return if new requests are taken.
@@ -40,7 +44,7 @@ class Drain:
         Raises:
             Busy: the server is stopping.
         """
-        if self._draining:
+        if self._begun.is_set():
             raise stopping()
 
     @contextmanager
@@ -51,7 +55,7 @@ class Drain:
             yield
         finally:
             self._num_requests -= 1
-            if self._draining and self._num_requests == 0:
+            if self._begun.is_set() and self._num_requests == 0:
                 self._idle.set()
 
     @contextmanager

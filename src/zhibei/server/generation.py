@@ -21,7 +21,6 @@ from zhibei.refs import ModelRef
 from zhibei.server.ask import Ask
 from zhibei.server.guard import is_loopback
 from zhibei.service import RunOptions
-from zhibei.settings import ServerSettings
 
 PrepareEmbedding = Callable[[Engine, EmbeddingRequest], Awaitable[EmbeddingRequest]]
 
@@ -31,7 +30,7 @@ async def lease(
     app: App, ask: Ask, model: str, options: RunOptions = RunOptions(), task: Task = "generate"
 ) -> AsyncIterator[Engine]:
     """Hold the engine of a model for one request; generations on it should go through ``watched``."""
-    check_model(app.settings.server, model)
+    check_model(app, ask, model)
     began_s = time.monotonic()
     for watcher in ask.watchers:
         watcher.began(ask, model)
@@ -113,15 +112,29 @@ def _tell_end(ask: Ask, model: str, end: Finished, began_s: float) -> None:
         watcher.finished(ask, model, end, time.monotonic() - began_s)
 
 
-def check_model(settings: ServerSettings, model: str) -> None:
-    """Return if a request may name this model. A file of the server's machine may only be named by that machine's user.
+def check_model(app: App, ask: Ask, model: str) -> None:
+    """Return if a request may name this model. Files are for the machine's own user, except those that the settings name.
 
     Raises:
         BadReference: it does not parse.
-        NotPermitted: it is a file, and the server can be reached from elsewhere.
+        NotPermitted: it is a file, and whoever asks is or could be somebody else.
     """
-    if ModelRef.parse(model).source == "file" and not is_loopback(settings.host):
+    if ModelRef.parse(model).source == "file" and model not in (app.settings.model, *app.settings.models):
+        check_files(app, ask)
+
+
+def check_files(app: App, ask: Ask) -> None:
+    """Return if a request may make the server read files of its machine, and addresses that it names.
+
+    A key for less than everything is somebody else's, who may share the machine: the server reads what its own user may.
+
+    Raises:
+        NotPermitted: others can reach the server, or the key is not an administrator's.
+    """
+    if not is_loopback(app.settings.server.host):
         raise NotPermitted("Requests may not name files of the server's machine, because others can reach this server.")
+    if "admin" not in ask.caller.scopes:
+        raise NotPermitted("This API key may not name files of the server's machine: it lacks the scope {scope}.", scope="admin")
 
 
 async def _chat(

@@ -278,6 +278,7 @@ _WANTED = frozenset(
         b"host",
         b"origin",
         b"sec-fetch-site",
+        b"referer",
         b"content-type",
         b"content-length",
         b"transfer-encoding",
@@ -334,12 +335,14 @@ def _has_body(found: dict[bytes, bytes]) -> bool:
 def _is_typed(found: dict[bytes, bytes], rule: Rule | None) -> bool:
     """Whether a body says that it is JSON. Ollama's programs, curl among them, need not; a page always does."""
     content_type = found.get(b"content-type", b"")
-    is_page = b"origin" in found or b"sec-fetch-site" in found
+    is_page = not _MARKS_OF_PAGES.isdisjoint(found)
     if rule is not None and rule.access.may_be_untyped and not is_page and content_type in _UNTYPED:
         return True
     return _is_json(content_type)
 
 
+# A form cannot write JSON under these types, and a script that can always sends its origin; the others are for safety.
+_MARKS_OF_PAGES = frozenset((b"origin", b"sec-fetch-site", b"referer"))
 # What curl says of a body of which nothing was said, and what others do not say.
 _UNTYPED = (b"", b"application/x-www-form-urlencoded")
 

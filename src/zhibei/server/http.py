@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Coroutine, Sequence
 from typing import NoReturn
 
 from fastapi import FastAPI
@@ -28,7 +29,10 @@ from zhibei.server.seen import Seen
 
 DIALECTS = tuple(each.DIALECT for each in (openai, ollama, anthropic, kobold, llama_server, native))
 REVOKED_EVERY_S = 1.0
+Work = Callable[[], Coroutine[object, object, None]]
 _PAGES = Dialect("pages", lambda app: docs.router(), docs.ACCESS, openai_envelope, ())
+
+log = logging.getLogger("zhibei.server")
 
 
 def create_app(
@@ -58,19 +62,58 @@ async def serve(
     stop: asyncio.Event | None = None,
     grace_s: float = GRACE_S,
     write_log: Callable[[str], None] | None = None,
+    at_start: Sequence[Work] = (),
 ) -> None:
-    """Serve ``app`` where its settings say, until a signal comes or ``stop`` is set; see ``listen``. The App stays open."""
+    """Serve ``app`` where its settings say, until a signal comes or ``stop`` is set; see ``listen``. The App stays open.
+
+    Args:
+        at_start: is begun once the server answers, after the models that the settings want loaded; given up when it stops.
+    """
     drain, keeper = Drain(), create_keeper(app)
     needs_key = keeper.needs_key()
     seen = Seen(app, write_log)
     guard = create_app(app, drain=drain, seen=seen, keeper=keeper)
-    watching = asyncio.ensure_future(_end_revoked(keeper, drain))
+    answers = asyncio.Event()
+
+    def ready(address: str) -> None:
+        on_ready(address)
+        answers.set()
+
+    starting = asyncio.ensure_future(_begin(answers, (app.pool.preload, *at_start)))
+    beside = (
+        starting,
+        asyncio.ensure_future(_drain_pool(app, drain, starting)),
+        asyncio.ensure_future(_end_revoked(keeper, drain)),
+    )
     try:
         with seen.program_log():
-            await listen(guard, app.settings.server, drain, on_ready=on_ready, stop=stop, grace_s=grace_s, needs_key=needs_key)
+            try:
+                await listen(guard, app.settings.server, drain, on_ready=ready, stop=stop, grace_s=grace_s, needs_key=needs_key)
+            finally:
+                await _end(beside)
     finally:
-        watching.cancel()
         await seen.close()
+
+
+async def _begin(answers: asyncio.Event, works: Sequence[Work]) -> None:
+    await answers.wait()
+    for work in works:
+        await work()
+
+
+async def _drain_pool(app: App, drain: Drain, starting: asyncio.Future[None]) -> None:
+    """Once the server stops, nobody waits for a model any more: who did is told so at once."""
+    await drain.begun()
+    starting.cancel()
+    await app.pool.drain()
+
+
+async def _end(tasks: Sequence[asyncio.Future[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for ended in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(ended, Exception):
+            log.error("work beside the requests failed", exc_info=ended)
 
 
 def create_keeper(app: App) -> Keeper:
@@ -92,6 +135,7 @@ def create_routes(app: App, *more: Dialect) -> FastAPI:
     routes = FastAPI(
         title="Zhibei",
         version=__version__,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,6 +30,9 @@ _MAX_BYTES = 32 * 1024 * 1024
 _MAX_FILES = 10_000
 _MAX_SIZE_BYTES = 2**62
 _ATTEMPTS = 5
+_MAX_KNOWN = 256
+_SETTLED_NS = 100_000_000
+_Stamp = tuple[int, int, int, int]
 _DIGEST = re.compile(rb"sha256:[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -85,6 +89,7 @@ class ManifestStore:
     def __init__(self, home: Path, disk: Disk) -> None:
         self._root = home / "manifests"
         self._disk = disk
+        self._known: dict[ModelName, tuple[_Stamp, Manifest]] = {}
 
     def path(self, name: ModelName) -> Path:
         """Where a manifest lies. The only place that makes a path of a model's name.
@@ -102,16 +107,27 @@ class ManifestStore:
                 return _broken(name, Phrase("its manifest is not a plain file"), None)
             if status.st_size > _MAX_BYTES:
                 return _broken(name, Phrase("its manifest is too large"), status.st_mtime)
+            stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            stamped, known = self._known.get(name, (None, None))
+            if stamped == stamp:
+                return known
             text = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
+            self._known.pop(name, None)
             return None
         except OSError as error:
             return _broken(name, Phrase("its manifest cannot be read: {reason}", reason=error.strerror or str(error)), None)
         try:
-            return _parse(name, text)
+            manifest = _parse(name, text)
         except (BadShape, StoreError, ValueError, RecursionError, OverflowError) as error:
             broken = _broken(name, Phrase("its manifest is damaged: {reason}", reason=_reason(error)), status.st_mtime)
             return replace(broken, mentioned=_mentioned(text))
+        # What changed a moment ago may change again without a new time: clocks of file systems are coarse.
+        if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[name] = (stamp, manifest)
+        return manifest
 
     def names(self) -> list[ModelName]:
         """All names that have a manifest, sorted. Files that are not manifests are passed over.

@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
-from zhibei.chat import ChatRequest, CompletionRequest, Message
+from zhibei.chat import ChatRequest, CompletionRequest, Message, ResponseFormat
 from zhibei.engines.llama_cpp.backend import LlamaCppBackend
 from zhibei.engines.llama_cpp.engine import LlamaCppEngine
-from zhibei.engines.llama_cpp.prompts import PromptStore
-from zhibei.errors import EngineStalled, Unsupported
+from zhibei.engines.llama_cpp.prompts import MIN_TOKENS, PromptStore
+from zhibei.errors import BadRequest, ContextTooLong, EngineDied, EngineStalled, Unsupported
 from zhibei.events import Finished, GenerationEvent, TextDelta
 from zhibei.options import Limits, Sampling
 from zhibei.plans import EngineSpec
@@ -26,8 +27,10 @@ pytestmark = pytest.mark.model
 LIMIT_S = 1.0
 # In a copy of the model these words, which it does not use, become those that llama.cpp knows the ends of a gap by.
 GAP_WORDS = {b"<issue_closed>": b"<|fim_prefix|>", b"<jupyter_text>": b"<|fim_suffix|>", b"<jupyter_code>": b"<|fim_middle|>"}
+# Long enough to be kept, once that takes a tenth of what it usually takes.
+FEW_TOKENS = MIN_TOKENS // 10
 LONG = ChatRequest(
-    (Message.of("user", "The sea is wide and old. " * 38 + "Go on."),), Sampling(temperature=0.0, seed=1), Limits(8)
+    (Message.of("user", "The sea is wide and old. " * 6 + "Go on."),), Sampling(temperature=0.0, seed=1), Limits(3)
 )
 
 
@@ -52,10 +55,13 @@ async def ask(path: Path, store: PromptStore, num_slots: int = 1, lines: list[st
         await engine.close()
 
 
-async def test_a_prompt_is_read_again_from_disk_after_a_restart(smollm2_path: Path, tmp_path: Path) -> None:
+async def test_a_prompt_is_read_again_from_disk_after_a_restart(
+    smollm2_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zhibei.engines.llama_cpp.engine.MIN_TOKENS", FEW_TOKENS)
     store = PromptStore(tmp_path / "prompts", 1 << 30)
     text, first = await ask(smollm2_path, store)
-    assert first.usage.num_cached_tokens == 0 and first.usage.num_prompt_tokens > 256
+    assert first.usage.num_cached_tokens == 0 and first.usage.num_prompt_tokens > FEW_TOKENS
     (kept,) = store.directory.glob("*/*")
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert {stat.S_IMODE(path.stat().st_mode) for path in (store.directory, kept.parent)} == {0o700}
@@ -102,6 +108,28 @@ async def test_a_worker_that_is_stopped_in_mid_answer_is_replaced(smollm2_path: 
         await engine.close()
 
 
+async def test_one_that_is_killed_in_mid_answer_takes_nobody_with_it(smollm2_path: Path) -> None:
+    backend = LlamaCppBackend()
+    one, other = await asyncio.gather(*(backend.start(spec_of(smollm2_path), [].append) for _ in range(2)))
+    answers = [engine.chat(replace(LONG, limits=Limits(40, ignore_eos=True))) for engine in (one, other)]
+    try:
+        for answer in answers:
+            assert isinstance(await anext(answer), TextDelta)
+        pid = one.status().pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(EngineDied, match="signal 9"):
+            await all_of(answers[0])
+        assert not psutil.pid_exists(pid), "it is gone for good, and no zombie"
+        assert one.status().state == "failed" and one.status().memory_bytes is None
+        _, end = await all_of(answers[1])
+        assert end.reasons == ("length",) and end.usage.num_generated_tokens == 40
+    finally:
+        for answer in answers:
+            await answer.aclose()
+        await asyncio.gather(one.close(), other.close())
+
+
 async def test_a_model_without_words_for_a_gap_says_so(smollm2_path: Path) -> None:
     engine = await LlamaCppBackend().start(spec_of(smollm2_path), lambda line: None)
     try:
@@ -132,6 +160,30 @@ async def test_a_gap_is_filled_with_all_of_what_is_around_it(smollm2_path: Path,
         assert text == (await all_of(engine.complete(CompletionRequest(expected, greedy, Limits(6)))))[0]
     finally:
         await engine.close()
+
+
+async def test_what_people_say_is_in_no_line_of_the_log(smollm2_path: Path) -> None:
+    secret, lines = "ZEBRAQUARK", list[str]()
+    engine = await LlamaCppBackend().start(spec_of(smollm2_path), lines.append)
+    limits = Limits(4, (secret, "a"))
+    chat = ChatRequest((Message.of("user", secret),), Sampling(seed=1), limits)
+    wrong = ResponseFormat("json_schema", {"type": secret})
+    try:
+        await all_of(engine.chat(chat))
+        await all_of(engine.complete(CompletionRequest(f"{secret} and", Sampling(seed=1), limits)))
+        with pytest.raises(BadRequest, match=secret):
+            await all_of(engine.chat(replace(chat, response_format=wrong)))
+        with pytest.raises(ContextTooLong):
+            await all_of(engine.complete(CompletionRequest(f"{secret} " * 600, Sampling(), limits)))
+        with pytest.raises(Unsupported):
+            await all_of(engine.complete(CompletionRequest(secret, Sampling(), limits, suffix=secret)))
+        upstream = await engine.ready()
+        with pytest.raises(BadRequest):
+            await upstream.post("/v1/completions", {"prompt": secret, "grammar": f"{secret}\n{secret}"})
+    finally:
+        await engine.close()
+    assert any("got exception" in line for line in lines) and any("parsing grammar" in line for line in lines)
+    assert not [line for line in lines if secret in line]
 
 
 async def test_what_repeats_itself_is_guessed_and_the_answer_stays_the_same(smollm2_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Message, RerankRequest, Tool
 from zhibei.engines.echo import EchoBackend, EchoEngine, EchoScript, Fail, Wait
-from zhibei.errors import EngineDied, EngineStartFailed, Unsupported
+from zhibei.errors import EngineDied, EngineRefused, EngineStartFailed, Unsupported
 from zhibei.events import Finished, GenerationEvent, ReasoningDelta, TextDelta, ToolCallDelta, Usage
 from zhibei.options import Limits
 from zhibei.plans import EngineSpec, Task
@@ -99,6 +100,9 @@ async def test_embeddings_and_ranks() -> None:
 async def test_tokens_are_characters() -> None:
     engine = await start()
     assert await engine.detokenize(await engine.tokenize("指北")) == "指北"
+    for wrong in (-1, 0xD800, sys.maxunicode + 1, 1 << 40):
+        with pytest.raises(EngineRefused):
+            await engine.detokenize((104, wrong))
     assert await engine.render(ask("Hello")) == "system: Be brief.\nuser: Hello\n"
 
 

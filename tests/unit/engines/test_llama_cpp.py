@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from zhibei.engines.llama_cpp import infill, order, worker
+from zhibei.engines.llama_cpp.log_lines import LogLines
 from zhibei.plans import EngineSpec
 
 SPEC = EngineSpec(
@@ -62,3 +63,26 @@ def test_a_sample_without_them_is_refused(prompt: str | None) -> None:
 
 def test_a_prompt_around_a_gap_is_whole() -> None:
     assert infill.Marks((1, 2), (3,), (4,)).around((9,) * 5, (8,) * 5) == (1, 2, *(9,) * 5, 3, *(8,) * 5, 4)
+
+
+def test_what_a_request_said_is_not_kept_of_a_log() -> None:
+    """The lines are as llama.cpp wrote them."""
+    log = """\
+0.00.268.385 I srv          init: listening on http://127.0.0.1:44561
+0.01.217.104 W srv    operator(): got exception: {"error":{"code":400,"message":"unrecognized type SECRET","type":"x"}}
+0.01.217.105 W srv    operator(): got exception: SECRET
+parse: error parsing grammar: expecting ::= at SECRET
+
+SECRET
+error parsing grammar: SECRET
+0.01.325.733 E failed to parse grammar
+/src/ggml.c:1: GGML_ASSERT(x) failed""".splitlines()
+    lines = LogLines()
+    assert [kept for line in log if (kept := lines.kept(line)) is not None] == [
+        "0.00.268.385 I srv          init: listening on http://127.0.0.1:44561",
+        '0.01.217.104 W srv    operator(): got exception: {"error":{"code":400 …',
+        "0.01.217.105 W srv    operator(): got exception: …",
+        "parse: error parsing grammar: …",
+        "0.01.325.733 E failed to parse grammar",
+        "/src/ggml.c:1: GGML_ASSERT(x) failed",
+    ]

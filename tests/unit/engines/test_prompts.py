@@ -129,3 +129,11 @@ def test_what_was_never_finished_is_swept_away_in_time(store: PromptStore, spec:
     shelf.drop(fresh)
     shelf.drop(fresh)
     assert names(shelf) == {kept}
+
+
+def test_what_cannot_be_removed_stops_nobody(store: PromptStore, spec: EngineSpec) -> None:
+    """An engine is ended whatever its prompts do: a directory stands where a file should be."""
+    shelf = shelf_of(store, spec)
+    (shelf.directory / "x.part" / "within").mkdir(parents=True)
+    shelf.drop("x.part")
+    assert (shelf.directory / "x.part" / "within").is_dir() and shelf.newest(5) == []

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.house import MIB, TIMEOUT_S, Client, House, client
+from support.house import INFO, MIB, TIMEOUT_S, Client, House, client
 from zhibei.chat import ChatRequest, EmbeddingRequest, Message
 from zhibei.engines.base import Engine, EngineStatus, LogSink
 from zhibei.engines.echo import EchoBackend, EchoEngine, EchoScript, Fail, Wait
@@ -634,4 +634,74 @@ async def test_nothing_is_kept_of_those_who_were_refused_or_left() -> None:
     results = await asyncio.gather(*(one.task for one in held), return_exceptions=True)
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
     assert (house.pool._waiting, house.pool._state.queue) == ({}, ())
+    await house.pool.close()
+
+
+# Other contexts of a model that runs
+
+
+def ctx(size: int) -> LoadOptions:
+    return LoadOptions(ctx_size=size, parallel=1)
+
+
+async def say_in(house: House, size: int, model: str = "a") -> int:
+    """A request for a context of that size, as a dialect asks that has it in every request; the size that it got."""
+    async with house.pool.lease(model, load=house.pool.suited(model, "generate", ctx(size))) as engine:
+        return engine.spec.ctx_size
+
+
+async def test_one_who_alternates_between_two_contexts_loads_twice_at_most(house: House) -> None:
+    sizes = [await say_in(house, size) for size in (512, 1024, 512, 1024, 768)]
+    assert sizes == [512, 1024, 1024, 1024, 1024]
+    assert [spec.ctx_size for spec in house.script.started] == [512, 1024]
+    await house.until(lambda: house.states() == {"a": "ready"})
+
+
+async def test_nothing_is_unloaded_for_a_context_that_does_not_fit(house: House) -> None:
+    # Half a megabyte for each token.
+    info = replace(INFO, num_layers=32, num_heads=32, num_kv_heads=(32,) * 32, key_length=128, value_length=128)
+    house.machine = Hardware("test", 1, 1, 1024 * MIB, 1024 * MIB)
+    house.models = {"a": replace(house.make("a", 100 * MIB), info=info)}
+    await say_in(house, 512)
+    with pytest.raises(DoesNotFit):
+        await say_in(house, 2048)
+    await settled()
+    assert house.states() == {"a": "ready"} and house.script.num_closed == 0
+    assert await say_in(house, 512) == 512
+
+
+async def test_a_pinned_model_stays_when_a_longer_context_is_asked_for() -> None:
+    """A second copy comes where there is room, and goes as others do; where there is none, that is said."""
+    house = with_models(a=ModelSettings(pin=True))
+    assert [await say_in(house, size) for size in (512, 1024)] == [512, 1024]
+    assert [(each.ctx_size, each.pinned, each.state) for each in house.pool.residents()] == [
+        (512, True, "ready"),
+        (1024, False, "ready"),
+    ]
+    assert [await say_in(house, size) for size in (512, 1024)] == [512, 1024]
+    assert len(house.script.started) == 2
+    await house.pool.close()
+
+    tight = room_for_one(models={"a": ModelSettings(pin=True)})
+    await say_in(tight, 512)
+    with pytest.raises(DoesNotFit, match="a:latest"):
+        await say_in(tight, 1024)
+    assert [(each.ctx_size, each.state) for each in tight.pool.residents()] == [(512, "ready")]
+    await tight.pool.close()
+
+
+# Engines that ended
+
+
+async def test_an_engine_that_ended_goes_before_one_that_lives() -> None:
+    house = room_for_one()
+    house.machine = Hardware("test", 1, 1, 700 * MIB, 700 * MIB)
+    house.models["c"] = house.make("c", 200 * MIB)
+    await say(house, "b")
+    house.script.answers.append([Fail(EngineDied("It died."))])
+    with pytest.raises(EngineDied):
+        await say(house, "a")
+    assert house.states() == {"a": "failed", "b": "ready"}
+    await say(house, "c")
+    assert house.states() == {"b": "ready", "c": "ready"}
     await house.pool.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -697,3 +698,38 @@ def test_why_a_model_stops() -> None:
     assert why(Tick(), now_s=61.0) == "idle"
     assert why(StopAsked("a")) == "asked"
     assert why(Requested(Ticket(1, "b", 1, None))) == "evicted"
+
+
+def test_a_load_is_not_in_vain() -> None:
+    """Somebody whose turn it is before those it was loaded for does not have it unloaded before it has served them."""
+    desk = Desk(max_models=1)
+    desk.run(1, "a", owner="x")
+    desk.ask(2, "b", owner="y")
+    assert desk.release(1) == ["stop a"]
+    assert desk.tell(Stopped("a")) == ["start b"]
+    # One who was never served comes first in turn.
+    desk.state = replace(desk.state, last_served={**desk.state.last_served, "y": 9})
+    assert desk.ask(3, "c", owner="z") == []
+    assert desk.started("b") == ["serve 2"]
+    assert desk.release(2) == ["stop b"]
+    assert desk.tell(Stopped("b")) == ["start c"]
+
+
+def test_all_who_waited_for_a_load_are_served_before_the_next_one() -> None:
+    desk = Desk(max_models=1)
+    desk.run(1, "a", owner="x")
+    for number in (2, 4):
+        desk.ask(number, "b", owner="y")
+        desk.ask(number + 1, "a", owner="x")
+    assert desk.release(1) == ["stop a"]
+    assert desk.tell(Stopped("a")) == ["start b"]
+    assert desk.started("b") == ["serve 2"]
+    # Who comes after it was loaded waits behind those who need the memory: nobody can keep a model for ever.
+    desk.ask(6, "b", owner="y")
+    assert desk.release(2) == ["serve 4"]
+    assert desk.release(4) == ["stop b"]
+    assert desk.tell(Stopped("b")) == ["start a"]
+    assert desk.started("a") == ["serve 3"]
+    assert desk.release(3) == ["serve 5"]
+    assert desk.release(5) == ["stop a"]
+    assert desk.waiting() == [6]

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import APIRouter
 
 from support.asgi import Client, call, http_scope
 from zhibei.errors import Busy
 from zhibei.server import guard as guard_module
+from zhibei.server.access import SCOPES, Access, AccessRules
 from zhibei.server.auth import Keeper
+from zhibei.server.dialect import Dialect, Dialects
 from zhibei.server.drain import Drain
+from zhibei.server.errors import openai_envelope
 from zhibei.server.guard import Guard, Message, Receive, Scope, Send, is_loopback
+from zhibei.server.keys import KeyFile
 from zhibei.settings import ServerSettings
 
 ORIGIN = "http://localhost:3000"
@@ -46,10 +52,11 @@ class Case:
     drain: Drain
 
 
-def make(**settings: Any) -> Case:
+def make(rules: AccessRules | None = None, keys: KeyFile | None = None, **settings: Any) -> Case:
     inside, drain = Inside(), Drain()
     own = ServerSettings(**settings)
-    return Case(inside, Guard(inside, own, keeper=Keeper(own.api_key), drain=drain), drain)
+    dialects = Dialects((Dialect("test", lambda app: APIRouter(), rules or {}, openai_envelope, ()),))
+    return Case(inside, Guard(inside, own, keeper=Keeper(own.api_key, keys), drain=drain, dialects=dialects), drain)
 
 
 # Host (B-01)
@@ -202,6 +209,38 @@ async def test_the_key_is_asked_for_before_the_body_is_read() -> None:
     assert (client.reply.status, client.reply.headers["www-authenticate"], client.num_received) == (401, "Bearer", 0)
 
 
+SCOPED: AccessRules = {
+    ("GET", "/open"): Access(None),
+    ("POST", "/write"): Access("chat"),
+    ("GET", "/look/{name:path}"): Access("read"),
+    ("POST", "/change"): Access("admin"),
+}
+
+
+async def test_a_key_opens_the_routes_of_its_scopes_and_an_administrators_all(tmp_path: Path) -> None:
+    file = KeyFile(tmp_path)
+    keys = {scope: file.create(scope, (scope,))[1] for scope in SCOPES}
+    case = make(SCOPED, file)
+    opened = {
+        scope: [
+            path
+            for method, path in (
+                ("GET", "/open"),
+                ("POST", "/write"),
+                ("HEAD", "/look/a/b"),
+                ("POST", "/change"),
+                ("GET", "/write"),
+            )
+            if (await call(case.guard, method, path=path, headers={"x-api-key": key})).status == 200
+        ]
+        for scope, key in keys.items()
+    }
+    assert opened["chat"] == ["/open", "/write"] and opened["read"] == ["/open", "/look/a/b"]
+    assert opened["admin"] == ["/open", "/write", "/look/a/b", "/change", "/write"], "what has no rule is an administrator's too"
+    for path, status in (("/open", 200), ("/look/a", 401), ("/nowhere", 401)):
+        assert (await call(case.guard, path=path)).status == status
+
+
 # Media type and size (B-04, H-01, H-02)
 
 
@@ -213,6 +252,47 @@ async def test_a_body_must_say_that_it_is_json(content_type: str) -> None:
     for body in (b"{}", [b"{", b"}"]):
         reply = await call(case.guard, "POST", headers={"content-type": content_type}, body=body)
         assert (reply.status, case.inside.bodies) == (415, [])
+
+
+UNTYPED: AccessRules = {("POST", "/"): Access("chat", may_be_untyped=True), ("POST", "/file"): Access("admin", "file")}
+CURL = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize("content_type", ["", CURL, "application/json"])
+async def test_where_it_is_allowed_a_program_need_not_say_that_it_sends_json(content_type: str) -> None:
+    assert (await call(make(UNTYPED).guard, "POST", path="/", headers={"content-type": content_type}, body=b"{}")).status == 200
+    assert (await call(make(UNTYPED).guard, "POST", path="/x", headers={"content-type": CURL}, body=b"{}")).status == 415
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "multipart/form-data; boundary=x", CURL + "; charset=UTF-8", "text/json"])
+async def test_what_only_a_page_would_say_is_not_taken_there_either(content_type: str) -> None:
+    assert (await call(make(UNTYPED).guard, "POST", path="/", headers={"content-type": content_type}, body=b"{}")).status == 415
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://localhost:11435", "host": "localhost:11435"},
+        {"sec-fetch-site": "none"},
+        {"sec-fetch-site": "same-origin"},
+        {"referer": "https://evil.example/"},
+    ],
+)
+@pytest.mark.parametrize("content_type", ["", CURL])
+async def test_a_page_must_always_say_it(headers: dict[str, str], content_type: str) -> None:
+    case = make(UNTYPED)
+    reply = await call(case.guard, "POST", path="/", headers={**headers, "content-type": content_type}, body=b"{}")
+    assert (reply.status, case.inside.bodies) == (415, [])
+
+
+async def test_a_file_is_of_any_type_and_read_by_its_route_whatever_its_size() -> None:
+    case = make(UNTYPED, max_body_bytes=10)
+    for content_type in ("", "application/octet-stream", "application/json"):
+        reply = await call(case.guard, "POST", path="/file", headers={"content-type": content_type}, body=[b"x" * 8] * 8)
+        assert (reply.status, case.inside.bodies.pop()) == (200, b"x" * 64)
+    for headers, status in (({"origin": "https://evil.example"}, 403), ({"host": "evil.example"}, 403)):
+        assert (await call(case.guard, "POST", path="/file", headers=headers, body=b"x")).status == status
+    assert case.inside.bodies == []
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8", " application/json "])

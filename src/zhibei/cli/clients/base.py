@@ -50,6 +50,7 @@ class Client:
     """A client. ``executables``: what it may be called, empty where it is not started from here.
 
     ``min_ctx_size``: under which it is of little use. ``install``: how one gets it.
+    ``needs_tools``: it offers tools in every request, so that a model whose template has none refuses them all.
     """
 
     name: str
@@ -59,3 +60,4 @@ class Client:
     install: str
     min_ctx_size: int = 0
     secret_names: tuple[str, ...] = ()
+    needs_tools: bool = False

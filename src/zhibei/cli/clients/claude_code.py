@@ -45,4 +45,5 @@ CLIENT = Client(
     "npm install -g @anthropic-ai/claude-code",
     min_ctx_size=32_768,
     secret_names=("ANTHROPIC_AUTH_TOKEN",),
+    needs_tools=True,
 )

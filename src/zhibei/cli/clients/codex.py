@@ -7,6 +7,7 @@ import sys
 
 from zhibei.cli.clients.base import Client, ConfigFile, Setup, Target
 from zhibei.cli.clients.marked import with_part, without_part
+from zhibei.i18n import N_
 
 KEY_VARIABLE = "ZHIBEI_API_KEY"
 
@@ -23,7 +24,8 @@ def _setup(target: Target) -> Setup:
     table = "\n".join(("[model_providers.zhibei]", *(f"{name} = {json.dumps(value)}" for name, value in provider.items())))
     environment = {KEY_VARIABLE: target.key} if target.key is not None else {}
     file = ConfigFile((".codex", "config.toml"), table, lambda text: _merged(text, table))
-    return Setup(environment, tuple(arguments), file)
+    step = N_("With that part in its file: codex -c model_provider=zhibei -m {model}")
+    return Setup(environment, tuple(arguments), file, (step,))
 
 
 def _merged(text: str | None, table: str) -> str | None:
@@ -47,5 +49,12 @@ def _providers(text: str) -> dict[str, object]:
 
 
 CLIENT = Client(
-    "codex", "Codex", ("codex",), _setup, "npm install -g @openai/codex", min_ctx_size=32_768, secret_names=(KEY_VARIABLE,)
+    "codex",
+    "Codex",
+    ("codex",),
+    _setup,
+    "npm install -g @openai/codex",
+    min_ctx_size=32_768,
+    secret_names=(KEY_VARIABLE,),
+    needs_tools=True,
 )

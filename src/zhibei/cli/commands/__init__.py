@@ -7,7 +7,7 @@ from zhibei.i18n import N_
 # name → (module below this package, line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", N_("Ask a model, or talk with it.")),
-    "serve": ("serve", N_("Serve models over HTTP, as OpenAI does.")),
+    "serve": ("serve", N_("Serve models over HTTP, as OpenAI, Ollama, Anthropic and KoboldCpp do.")),
     "pull": ("pull", N_("Fetch a model, or take one in from a file.")),
     "search": ("search", N_("Look for models, in the catalogue and on the hubs.")),
     "hardware": ("hardware", N_("Show what this machine has for models.")),

@@ -55,8 +55,14 @@ def COMMAND(
     url = contact_url(invocation.settings.server)
     if connection.server is None:
         raise Offline("No Zhibei server answers at {url}.", hint="Start it in another terminal: zhibei serve", url=url)
-    name, ctx_size = _model(connection, as_reference(model or invocation.settings.model), chosen)
+    name, ctx_size, template = _model(connection, as_reference(model or invocation.settings.model), chosen)
     target = Target(url, name, invocation.settings.server.api_key, ctx_size)
+    if chosen.needs_tools and template is not None and "tools" not in template:
+        invocation.warn(
+            "{model} was not made for tools, and {client} does not work without. Choose another with --model.",
+            model=name,
+            client=chosen.title,
+        )
     if ctx_size is not None and ctx_size < chosen.min_ctx_size:
         invocation.warn(
             "{model} runs with a context of {ctx_size} tokens; {client} wants {wanted} or more. The server sets it: --ctx-size.",
@@ -83,19 +89,20 @@ def _where(client: Client) -> str | None:
     return next((found for name in client.executables if (found := shutil.which(name))), None)
 
 
-def _model(connection: Connection, reference: str, client: Client) -> tuple[str, int | None]:
-    """The model's full name, and the context that it would run with here."""
+def _model(connection: Connection, reference: str, client: Client) -> tuple[str, int | None, str | None]:
+    """The model's full name, the context that it would run with here, and its chat template; None: not known."""
     from zhibei.judging.asking import FitQuestion
 
-    async def ask(server: Service) -> tuple[str, int | None]:
+    async def ask(server: Service) -> tuple[str, int | None, str | None]:
         stored = await server.show_model(reference)
+        template = stored.info.chat_template if stored.info is not None else None
         running = [each for each in await server.residents() if each.name == stored.name and each.task == "generate"]
         if running:
-            return stored.name, running[0].ctx_size
+            return stored.name, running[0].ctx_size, template
         if not client.min_ctx_size or stored.is_upstream:
-            return stored.name, None
+            return stored.name, None, template
         judged = await server.fit(FitQuestion(stored.name))
-        return stored.name, judged.plan.ctx_size if judged.plan is not None else None
+        return stored.name, judged.plan.ctx_size if judged.plan is not None else None, template
 
     try:
         return connection.work(ask)

@@ -8,6 +8,7 @@ from zhibei.cli import documents
 from zhibei.cli.connect import ask_server, connect
 from zhibei.cli.invocation import Invocation
 from zhibei.cli.render import table
+from zhibei.cli.top_text import DOWN
 from zhibei.cli.wording import command, json_option
 from zhibei.i18n import N_
 from zhibei.plans import Resident
@@ -20,10 +21,16 @@ from zhibei.units import format_bytes
 def COMMAND(invocation: Invocation, /, as_json: bool) -> None:
     """Print a row for every running model."""
     connection = connect(invocation)
-    residents = ask_server(connection.server, lambda server: server.residents()) if connection.server else ()
+    state = ask_server(connection.server, lambda server: server.pool()) if connection.server else None
+    residents, upstreams = (state.residents, state.upstreams) if state is not None else ((), ())
     if as_json:
-        invocation.printer.json({"models": [documents.resident(running) for running in residents]})
-    elif connection.server is None:
+        models = [documents.resident(running) for running in residents]
+        invocation.printer.json({"models": models, "upstreams": [documents.upstream(each) for each in upstreams]})
+        return
+    for each in upstreams:
+        if not each.is_up:
+            invocation.warn(DOWN, name=each.name, url=each.url)
+    if connection.server is None:
         invocation.note("No server is running. Start one: zhibei serve")
     elif not residents:
         invocation.note("No model is loaded.")
@@ -52,7 +59,7 @@ def COMMAND(invocation: Invocation, /, as_json: bool) -> None:
 def _row(invocation: Invocation, running: Resident) -> list[str]:
     stays = invocation.text("pinned") if running.pinned else invocation.text("stays")
     until = running.expires_at.astimezone().strftime("%H:%M:%S") if running.expires_at else stays
-    if running.expires_at is None and running.num_leases and not running.pinned:
+    if running.expires_at is None and (running.num_leases or running.num_waiting) and not running.pinned:
         until = invocation.text("in use")
     return [
         running.name,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,7 +44,7 @@ _OWN = {
 
 
 _HELP = N_(
-    "Serve models over HTTP, as OpenAI does.\n"
+    "Serve models over HTTP, as OpenAI, Ollama, Anthropic and KoboldCpp do.\n"
     "Models are loaded when they are first asked for. Ctrl-C lets answers finish; once more ends at once."
 )
 
@@ -98,19 +98,11 @@ async def _serve(invocation: Invocation, resolved: Resolved, preload: str | None
 
     settings = resolved.settings
     app = build(settings, origins=resolved.origins)
-    preloading: list[asyncio.Task[None]] = []
-
-    def ready(url: str) -> None:
-        _greet(invocation, settings, url)
-        preloading.append(asyncio.ensure_future(app.pool.preload()))
-        if preload is not None:
-            preloading.append(asyncio.ensure_future(_preload(invocation, app, preload)))
-
+    own = () if preload is None else (partial(_preload, invocation, app, preload),)
     try:
-        await serve(app, on_ready=ready, write_log=invocation.printer.error)
+        greet = partial(_greet, invocation, settings)
+        await serve(app, on_ready=greet, write_log=invocation.printer.error, at_start=own)
     finally:
-        for task in preloading:
-            task.cancel()
         await app.close()
     invocation.note("Stopped.")
 

@@ -83,4 +83,5 @@ def _document(seen: Overview) -> dict[str, object]:
         "tokens_per_s": seen.tokens_per_s,
         "used_bytes": seen.used_bytes,
         "total_bytes": seen.total_bytes,
+        "upstreams": [documents.upstream(each) for each in seen.upstreams],
     }

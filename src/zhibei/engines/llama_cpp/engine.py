@@ -15,6 +15,7 @@ from zhibei.engines import demands
 from zhibei.engines.base import EngineStatus, LogSink
 from zhibei.engines.liveness import STALL_S
 from zhibei.engines.llama_cpp import infill, order
+from zhibei.engines.llama_cpp.log_lines import LogLines
 from zhibei.engines.llama_cpp.prompts import MIN_TOKENS, Shelf
 from zhibei.engines.openai_body import chat_body
 from zhibei.engines.openai_upstream import ConnectionLost, NonsenseAnswer, OpenAIUpstream
@@ -57,7 +58,13 @@ class LlamaCppEngine:
         self._shelf = shelf
         prompts = None if shelf is None else str(shelf.directory)
         self._process = EngineProcess(
-            spec.model_name, command, lambda key: order.encode(spec, key, prompts), log, stall_s=stall_s, clock=clock
+            spec.model_name,
+            command,
+            lambda key: order.encode(spec, key, prompts),
+            log,
+            stall_s=stall_s,
+            clock=clock,
+            kept=LogLines().kept,
         )
         self._abilities: frozenset[Ability] = frozenset()
         self._marks: infill.Marks | None = None
@@ -144,12 +151,14 @@ class LlamaCppEngine:
     async def close(self) -> None:
         """Keep its prompts, and end the worker."""
         upstream, self._upstream = self._upstream, None
-        if upstream is not None:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._keep_prompts(upstream), KEEP_TIMEOUT_S)
-            await upstream.close()
-        await self._process.close()
-        self._ready = None
+        try:
+            if upstream is not None:
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._keep_prompts(upstream), KEEP_TIMEOUT_S)
+                await upstream.close()
+        finally:
+            await self._process.close()
+            self._ready = None
 
     async def _running(self) -> tuple[OpenAIUpstream, Ready]:
         ready = await self._process.ensure_ready()

@@ -13,6 +13,7 @@ import re
 import secrets
 import struct
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -104,11 +105,12 @@ class Shelf:
                     other.unlink(missing_ok=True)
             self.store.trim()
         except OSError:
-            path.unlink(missing_ok=True)
+            self.drop(name)
 
     def drop(self, name: str) -> None:
         """Forget a file, whether it was finished or not."""
-        (self.directory / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            (self.directory / name).unlink(missing_ok=True)
 
     def newest(self, most: int) -> list[str]:
         """Names of the files that were used last and are whole, which now count as used; damaged ones are removed."""

@@ -23,6 +23,7 @@ from zhibei.engines.upstream.listing import Upstreams, no_answer, wrong_key
 from zhibei.engines.upstream.look import base_address
 from zhibei.errors import EngineDied, EngineRefused, ModelNotFound, NotPermitted, Unsupported
 from zhibei.events import Finished, GenerationEvent, ToolCallDelta, Usage
+from zhibei.i18n import Phrase
 from zhibei.plans import Ability, EngineInfo, EngineSpec
 from zhibei.refs import ModelRef, UpstreamModel
 
@@ -232,7 +233,7 @@ class UpstreamEngine:
     def _text(self, answer: dict[str, Any], field: str) -> str:
         text = answer.get(field)
         if not isinstance(text, str):
-            raise self._nonsense(NonsenseAnswer(f"no {field}"))
+            raise self._nonsense(NonsenseAnswer(Phrase("no {field}", field=field)))
         return text
 
     def _check_open(self) -> None:

@@ -95,8 +95,8 @@ def adapters(loras: Sequence[tuple[str, float]]) -> list[Json]:
     return [{"id": number, "path": Path(path).name, "scale": scale} for number, (path, scale) in enumerate(loras)]
 
 
-async def changes(app: App, names: Sequence[str]) -> AsyncGenerator[Json | None, None]:
-    """The state of each model, and from then on each change of it. None comes first, and means nothing."""
+async def changes(app: App, names: Sequence[str]) -> AsyncGenerator[Json, None]:
+    """The state of each model, and from then on each change of it."""
     waiting: asyncio.Queue[Happening] = asyncio.Queue()
 
     def note(happening: Happening) -> None:
@@ -107,7 +107,6 @@ async def changes(app: App, names: Sequence[str]) -> AsyncGenerator[Json | None,
 
     end = app.pool.watch(note)
     try:
-        yield None
         for name in names:
             yield {"model": name, "event": "model_status", "data": {"status": status_of(app, name)}}
         while True:
@@ -124,7 +123,7 @@ class ChangeEvents:
     media_type = b"text/event-stream; charset=utf-8"
 
     def event(self, event: Json | None) -> bytes:
-        """One change."""
+        """One change; None means nothing."""
         return self.idle() if event is None else b"data: " + orjson.dumps(event) + b"\n\n"
 
     def failure(self, error: bytes) -> bytes:

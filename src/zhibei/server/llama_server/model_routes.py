@@ -17,6 +17,7 @@ from zhibei.server.access import Access, AccessRules
 from zhibei.server.ask import ask_of
 from zhibei.server.errors import NotOffered
 from zhibei.server.llama_server import catalogue, schema
+from zhibei.server.native.following import until_stopping
 from zhibei.server.streams import EventStream, WholeAnswer
 from zhibei.server.unnamed import context_size, meant_model, status_of, stored_model
 
@@ -62,7 +63,7 @@ def _add_router(routes: APIRouter, app: App) -> None:
     async def load_model(body: schema.LoadModelBody, request: Request) -> Response:
         """Load a model; answered when it is loaded."""
         ask = ask_of(request)
-        generation.check_model(app.settings.server, body.model)
+        generation.check_model(app, ask, body.model)
 
         async def work() -> bytes:
             task, _ = task_of((await stored_model(app, body.model)).info, None)
@@ -72,9 +73,9 @@ def _add_router(routes: APIRouter, app: App) -> None:
         return WholeAnswer(work)
 
     @routes.post("/models/unload", responses=_WHOLE)
-    async def unload_model(body: schema.LoadModelBody) -> Response:
+    async def unload_model(body: schema.LoadModelBody, request: Request) -> Response:
         """Unload a model; answered when its last request is done and its memory is free."""
-        generation.check_model(app.settings.server, body.model)
+        generation.check_model(app, ask_of(request), body.model)
         service = LocalService(app)
 
         async def work() -> bytes:
@@ -86,10 +87,10 @@ def _add_router(routes: APIRouter, app: App) -> None:
 
 def _add_changes(routes: APIRouter, app: App) -> None:
     @routes.get("/models/sse", responses=_STREAM)
-    async def watch_models() -> Response:
+    async def watch_models(request: Request) -> Response:
         """The state of each model, and each change of it as it comes."""
         names = [model.name for model in await app.all_models() if model.problem is None]
-        return EventStream(catalogue.changes(app, names), catalogue.ChangeEvents())
+        return EventStream(until_stopping(ask_of(request), catalogue.changes(app, names)), catalogue.ChangeEvents())
 
 
 def _add_tabby(routes: APIRouter, app: App) -> None:

@@ -13,7 +13,7 @@ from zhibei.app import App
 from zhibei.models import StoredModel
 from zhibei.server import generation
 from zhibei.server.access import Access, AccessRules
-from zhibei.server.ask import ask_of
+from zhibei.server.ask import Ask, ask_of
 from zhibei.server.body import ignored_fields
 from zhibei.server.errors import NotOffered
 from zhibei.server.json_route import JsonRoute
@@ -112,16 +112,16 @@ def _add_others(routes: APIRouter, app: App) -> None:
 
 def _add_server(routes: APIRouter, app: App) -> None:
     @routes.get("/props", responses=_WHOLE)
-    async def props(model: str | None = Query(None, max_length=2048)) -> Response:
+    async def props(request: Request, model: str | None = Query(None, max_length=2048)) -> Response:
         """What a front end wants to know of the model."""
-        found = await _stored(app, model)
+        found = await _stored(app, ask_of(request), model)
         loaded = resident(app, found.name)
         return _json(catalogue.properties(found, await context_size(app, found), loaded))
 
     @routes.get("/slots", responses=_WHOLE)
-    async def slots(model: str | None = Query(None, max_length=2048)) -> Response:
+    async def slots(request: Request, model: str | None = Query(None, max_length=2048)) -> Response:
         """The places for requests of a loaded model; what is in them is not shown."""
-        found = await _stored(app, model)
+        found = await _stored(app, ask_of(request), model)
         return _json(catalogue.slots(resident(app, found.name)))
 
     @routes.get("/lora-adapters", responses=_WHOLE)
@@ -159,9 +159,9 @@ def _add_refusals(routes: APIRouter) -> None:
         raise NotOffered("Adapters cannot be set by a request.", hint="Set them on the server, with --lora.")
 
 
-async def _stored(app: App, name: str | None) -> StoredModel:
+async def _stored(app: App, ask: Ask, name: str | None) -> StoredModel:
     model = meant_model(app, name)
-    generation.check_model(app.settings.server, model)
+    generation.check_model(app, ask, model)
     return await stored_model(app, model)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from zhibei.app import App
 from zhibei.errors import NotPermitted
 from zhibei.refs import ModelRef
+from zhibei.server import generation
+from zhibei.server.ask import Ask
 from zhibei.server.guard import is_loopback
 
 
@@ -22,3 +24,15 @@ def check_source(app: App, ref: str) -> None:
             "A server that others can reach imports no files, and fetches from no address that a client names.",
             hint="Run zhibei pull on that machine.",
         )
+
+
+def check_question(app: App, ask: Ask, ref: str) -> None:
+    """The same for those who may only look: what the server reads to answer, it reads as its own user.
+
+    Raises:
+        BadReference: it does not parse.
+        NotPermitted: others can reach this server, or the key is not an administrator's.
+    """
+    check_source(app, ref)
+    if ref and ModelRef.parse(ref).source in ("file", "url"):
+        generation.check_files(app, ask)

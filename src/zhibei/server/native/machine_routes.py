@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from zhibei.app import App
@@ -11,9 +11,10 @@ from zhibei.judging.machine import machine
 from zhibei.planner.recommend import Wish
 from zhibei.server import generation
 from zhibei.server.access import Access, AccessRules
+from zhibei.server.ask import ask_of
 from zhibei.server.loading import load_options
 from zhibei.server.native import schema
-from zhibei.server.native.allowed import check_source
+from zhibei.server.native.allowed import check_question
 from zhibei.server.native.replying import WHOLE, answer
 from zhibei.server.native.translate import body, settings_rows
 from zhibei.server.streams import WholeAnswer
@@ -39,9 +40,9 @@ def add(routes: APIRouter, app: App) -> None:
         return answer(await in_thread(machine, app.settings.home))
 
     @routes.post("/fit", responses=WHOLE)
-    async def judge(asked: schema.FitBody) -> Response:
+    async def judge(asked: schema.FitBody, request: Request) -> Response:
         """Whether and how a model runs on the server's machine. Of a model elsewhere only the header is read."""
-        check_source(app, asked.reference)
+        check_question(app, ask_of(request), asked.reference)
         load = load_options(asked.load)
         question = FitQuestion(asked.reference, load, asked.purpose, asked.engine, asked.hardware)
 
@@ -62,9 +63,9 @@ def add(routes: APIRouter, app: App) -> None:
         return WholeAnswer(work)
 
     @routes.post("/plan", responses=WHOLE)
-    async def plan(asked: schema.PlanBody) -> Response:
+    async def plan(asked: schema.PlanBody, request: Request) -> Response:
         """How a model of the store would be started now, if all idle models made room for it."""
-        generation.check_model(app.settings.server, asked.model)
+        generation.check_model(app, ask_of(request), asked.model)
         return answer(app.pool.plan(app.resolve(asked.model), asked.task, load_options(asked.load)))
 
     @routes.get("/settings", responses=WHOLE)

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from zhibei import __version__
@@ -15,6 +15,7 @@ from zhibei.app import App
 from zhibei.local import LocalService
 from zhibei.server import generation
 from zhibei.server.access import Access, AccessRules
+from zhibei.server.ask import ask_of
 from zhibei.server.json_route import JsonRoute
 from zhibei.server.loading import keep_alive, load_options
 from zhibei.server.native import machine_routes, pull_routes, schema, watching_routes
@@ -80,9 +81,9 @@ def _add_library(routes: APIRouter, app: App, service: LocalService) -> None:
         return _json(b"{}")
 
     @routes.get("/models/{name:path}", responses=WHOLE)
-    async def show_model(name: str) -> Response:
+    async def show_model(name: str, request: Request) -> Response:
         """One model."""
-        generation.check_model(app.settings.server, name)
+        generation.check_model(app, ask_of(request), name)
         return _json(body(await service.show_model(name)))
 
     @routes.delete("/models/{name:path}", responses=WHOLE)
@@ -139,9 +140,9 @@ def _add_pool(routes: APIRouter, app: App, service: LocalService) -> None:
         return WholeAnswer(lambda: _nothing(service.stop_model(asked.name)))
 
     @routes.post("/tokenize", responses=WHOLE)
-    async def tokenize(asked: schema.TokenizeBody) -> Response:
+    async def tokenize(asked: schema.TokenizeBody, request: Request) -> Response:
         """Token ids of a text."""
-        generation.check_model(app.settings.server, asked.model)
+        generation.check_model(app, ask_of(request), asked.model)
 
         async def work() -> bytes:
             return orjson.dumps({"tokens": await service.tokenize(asked.model, asked.text, _options(asked))})
@@ -149,9 +150,9 @@ def _add_pool(routes: APIRouter, app: App, service: LocalService) -> None:
         return WholeAnswer(work)
 
     @routes.post("/detokenize", responses=WHOLE)
-    async def detokenize(asked: schema.DetokenizeBody) -> Response:
+    async def detokenize(asked: schema.DetokenizeBody, request: Request) -> Response:
         """Text of token ids."""
-        generation.check_model(app.settings.server, asked.model)
+        generation.check_model(app, ask_of(request), asked.model)
 
         async def work() -> bytes:
             return orjson.dumps({"text": await service.detokenize(asked.model, tuple(asked.tokens), _options(asked))})

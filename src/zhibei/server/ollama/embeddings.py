@@ -36,7 +36,7 @@ async def embed(app: App, ask: Ask, asked: Asked, request: EmbeddingRequest, cou
         course.cut = {"tokens": shorter.num_cut_tokens} if shorter.num_cut_tokens else {}
         return shorter.request
 
-    options = suited(app, asked, "embed")
+    options = suited(app, ask, asked, "embed")
     if not request.inputs:
         async with generation.lease(app, ask, asked.model, options, "embed"):
             course.loaded()

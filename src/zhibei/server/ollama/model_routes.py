@@ -23,6 +23,7 @@ from zhibei.runtime import naming
 from zhibei.runtime.naming import folded
 from zhibei.server import generation
 from zhibei.server.access import Access, AccessRules
+from zhibei.server.ask import Ask, ask_of
 from zhibei.server.body import ignored_fields
 from zhibei.server.errors import BodyTooSlow
 from zhibei.server.guard import BODY_TIMEOUT_S
@@ -98,9 +99,9 @@ def _add_looking(routes: APIRouter, app: App) -> None:
         return Response(await asyncio.to_thread(_running, app.library, app.pool.residents()), media_type="application/json")
 
     @routes.post("/api/show", responses=_WHOLE)
-    async def show_model(body: schema.ShowBody) -> Response:
+    async def show_model(body: schema.ShowBody, request: Request) -> Response:
         """What is known of a model."""
-        model = await _stored(app, body.model)
+        model = await _stored(app, ask_of(request), body.model)
         shown = await asyncio.to_thread(listing.show_json, model, verbose=bool(body.verbose))
         return _json(shown, ignored_fields(body))
 
@@ -209,8 +210,8 @@ def _running(library: Library, residents: Sequence[Resident]) -> bytes:
     return orjson.dumps({"models": found})
 
 
-async def _stored(app: App, name: str) -> StoredModel:
-    generation.check_model(app.settings.server, name)
+async def _stored(app: App, ask: Ask, name: str) -> StoredModel:
+    generation.check_model(app, ask, name)
     return await asyncio.to_thread(app.pool.find, name)
 
 

@@ -16,6 +16,7 @@ from zhibei.server.ollama.replies import MEDIA_TYPE
 
 _HUBS = {"hf.co": "hf", "huggingface.co": "hf", "modelscope.cn": "ms", "www.modelscope.cn": "ms", "modelscope.com": "ms"}
 _REGISTRIES = ("registry.ollama.ai", "ollama.com", "registry.ollama.com")
+_MIN_DIGEST_CHARS = 19
 SUCCESS = b'{"status":"success"}'
 
 
@@ -129,7 +130,8 @@ def model_of(event: PullEvent | str) -> StoredModel | None:
 
 
 def _progress(event: Progress) -> bytes:
-    values: dict[str, object] = {"status": f"pulling {event.what}", "digest": event.what}
+    # Older clients show characters 7 to 19 of it, and fall over where there are fewer; newer ones cut blanks off.
+    values: dict[str, object] = {"status": f"pulling {event.what}", "digest": event.what.ljust(_MIN_DIGEST_CHARS)}
     if event.total is not None:
         values["total"] = event.total
     if event.done:

@@ -114,13 +114,13 @@ async def _answers(
         turn = translate.generate_request(body)
         ignored = tuple(name for name in ("system", "think") if getattr(body, name))
         return work.proceed(app, ask, asked, tuple(body.context), turn, continued, course), ignored
-    if not body.images and not _has_template(app, await _stored(app, asked.model)):
+    if not body.images and not _has_template(app, await _stored(app, ask, asked.model)):
         return work.complete(app, ask, asked, translate.completion_request(body), course), ()
     return work.prompt(app, ask, asked, translate.generate_request(body), course), ()
 
 
-async def _stored(app: App, name: str) -> StoredModel:
-    generation.check_model(app.settings.server, name)
+async def _stored(app: App, ask: Ask, name: str) -> StoredModel:
+    generation.check_model(app, ask, name)
     return await asyncio.to_thread(app.pool.find, name)
 
 
@@ -133,7 +133,7 @@ def _has_template(app: App, model: StoredModel) -> bool:
 
 async def _without_words(app: App, ask: Ask, asked: Asked, kind: Kind, course: Course) -> Response:
     if asked.unloads:
-        stored = await _stored(app, asked.model)
+        stored = await _stored(app, ask, asked.model)
 
         async def unload() -> bytes:
             if any(resident.name == stored.name for resident in app.pool.residents()):

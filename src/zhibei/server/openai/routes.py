@@ -92,7 +92,7 @@ def _add_models(routes: APIRouter, app: App) -> None:
     async def show_model(name: str, request: Request) -> Response:
         """One model."""
         target = target_of(app.settings, name)
-        generation.check_model(app.settings.server, target or name)
+        generation.check_model(app, ask_of(request), target or name)
         model = await asyncio.to_thread(app.resolve, target or name)
         alias = name if target is not None else None
         if ANTHROPIC_HEADER in request.headers:

@@ -60,8 +60,8 @@ def test_statuses() -> None:
     )
     assert [json.loads(line) for line in raw.splitlines()] == [
         {"status": "pulling manifest"},
-        {"status": "pulling a.gguf", "digest": "a.gguf", "total": 5},
-        {"status": "pulling a.gguf", "digest": "a.gguf", "total": 5, "completed": 5},
-        {"status": "pulling b", "digest": "b", "completed": 3},
+        {"status": "pulling a.gguf", "digest": "a.gguf".ljust(19), "total": 5},
+        {"status": "pulling a.gguf", "digest": "a.gguf".ljust(19), "total": 5, "completed": 5},
+        {"status": "pulling b", "digest": "b".ljust(19), "completed": 3},
         {"status": "Slow."},
     ]

@@ -16,7 +16,7 @@ import orjson
 from zhibei.chat import TokenLogprob
 from zhibei.events import Finished, GenerationEvent, ReasoningDelta, TextDelta, ToolCallDelta, Usage
 from zhibei.server.openai.replies import new_id
-from zhibei.server.openai.responses.schema import Item, NamedTool, ResponseBody
+from zhibei.server.openai.responses.schema import CLIENTS_OWN_TOOLS, Item, NamedTool, ResponseBody, Tool
 from zhibei.server.sealing import sealed
 
 Json = dict[str, Any]
@@ -66,7 +66,7 @@ def response_json(asked: Asked, status: str, output: Sequence[Json] = (), **more
         "temperature": body.temperature,
         "text": {"format": wanted_format or {"type": "text"}, "verbosity": text.verbosity if text is not None else None},
         "tool_choice": _choice_json(body.tool_choice),
-        "tools": [_tool_json(tool.model_dump(exclude_none=True)) for tool in body.tools or ()],
+        "tools": [_tool_json(tool) for tool in body.tools or () if tool.type not in CLIENTS_OWN_TOOLS],
         "top_logprobs": body.top_logprobs or 0,
         "top_p": body.top_p,
         "truncation": body.truncation or "disabled",
@@ -312,5 +312,5 @@ def _choice_json(choice: str | NamedTool | None) -> object:
     return choice.model_dump(exclude_none=True) if isinstance(choice, NamedTool) else choice or "auto"
 
 
-def _tool_json(tool: Json) -> Json:
-    return {"description": None, "parameters": None, "strict": None} | tool
+def _tool_json(tool: Tool) -> Json:
+    return {"description": None, "parameters": None, "strict": None} | tool.model_dump(exclude_none=True)

@@ -23,6 +23,20 @@ Includable = Literal[
     "message.output_text.logprobs",
 ]
 Status = Literal["in_progress", "completed", "incomplete"]
+# Agents put these into every request, whoever serves: to refuse them would be to refuse the agent.
+CLIENTS_OWN_TOOLS = frozenset(
+    (
+        "apply_patch",
+        "custom",
+        "image_generation",
+        "local_shell",
+        "namespace",
+        "shell",
+        "tool_search",
+        "web_search",
+        "web_search_preview",
+    )
+)
 
 
 class Part(Body):
@@ -60,7 +74,7 @@ class Item(Body):
 
 
 class Tool(Body):
-    """A tool; only functions are known."""
+    """A tool; functions are called, and ``CLIENTS_OWN_TOOLS`` let pass."""
 
     type: str = Field(max_length=64)
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9_.:-]{1,128}$")

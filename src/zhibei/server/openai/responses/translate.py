@@ -12,7 +12,7 @@ from zhibei.options import Limits
 from zhibei.server.body import MAX_SHOWN_NAMES, ignored_fields
 from zhibei.server.images import find_image, is_remote
 from zhibei.server.openai import translate
-from zhibei.server.openai.responses.schema import Item, NamedTool, Part, ResponseBody, Tool
+from zhibei.server.openai.responses.schema import CLIENTS_OWN_TOOLS, Item, NamedTool, Part, ResponseBody, Tool
 from zhibei.server.sealing import unsealed
 from zhibei.text.json_schema import check_schema
 
@@ -62,7 +62,8 @@ def chat_request(body: ResponseBody, items: Sequence[Item], images: Mapping[str,
     messages = _one_system(messages)
     if not messages:
         raise BadRequest("The parameter {name} is missing.", param="input", name="input")
-    tools = tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or ()))
+    given = enumerate(body.tools or ())
+    tools = tuple(_tool(tool, f"tools[{index}]") for index, tool in given if tool.type not in CLIENTS_OWN_TOOLS)
     tools, choice = _tool_choice(body.tool_choice, tools)
     return ChatRequest(
         messages=messages,
@@ -89,6 +90,7 @@ def ignored(body: ResponseBody) -> tuple[str, ...]:
         names.append("personality")
     found = {name for item in body.input if not isinstance(item, str) for name in ignored_fields(item)} if body.input else set()
     names += [f"input.{name}" for name in sorted(found)]
+    names += [f"tools.{tool.type}" for tool in body.tools or () if tool.type in CLIENTS_OWN_TOOLS]
     return tuple(dict.fromkeys(names))[:MAX_SHOWN_NAMES]
 
 
