@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 MODEL = "smollm2:135m"
 
@@ -76,7 +76,10 @@ async def _serve(home: Path, load: dict[str, int]) -> None:
             answer: dict[str, object] = {"bytes": resident_bytes()}
             if command == "engine":
                 async with app.pool.lease(MODEL) as engine:
-                    ready = engine.address  # type: ignore[attr-defined]
+                    inner: Any = engine
+                    while not hasattr(inner, "address"):
+                        inner = inner._engine
+                    ready = inner.address
                     answer = {"address": ready.address, "key": ready.key}
             print(json.dumps(answer), flush=True)
 
@@ -90,6 +93,6 @@ async def _serve(home: Path, load: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    from zhibei.server.listen import run
+    from zhibei.event_loop import run
 
     run(_serve(Path(sys.argv[1]), json.loads(sys.argv[2])))

@@ -190,7 +190,7 @@ def test_help_is_shown_even_where_the_settings_do_not_parse(program: Program) ->
 
 def test_ps_without_a_server(program: Program) -> None:
     assert program("ps") == Ran(0, "", "No server is running. Start one: zhibei serve\n")
-    assert json.loads(program("ps", "--json").out) == {"models": []}
+    assert json.loads(program("ps", "--json").out) == {"models": [], "upstreams": []}
 
 
 def test_quiet_says_nothing_but_errors(stocked: Program) -> None:

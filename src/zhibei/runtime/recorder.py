@@ -52,6 +52,7 @@ class Recorder:
         self._hardware = hardware
         self._measurements = Measurements(state_directory)
         self._lock = threading.Lock()
+        self._machine: Hardware | None = None
         self._known: dict[tuple[str, ...], Knowledge] = {}
 
     def knowledge(self, engine: EngineInfo) -> Knowledge:
@@ -65,7 +66,7 @@ class Recorder:
         # What another server takes its time for says nothing of this machine.
         if spec is None or spec.engine == "upstream":
             return False
-        hardware, known = self._hardware(), self.knowledge(answer.engine)
+        hardware, known = self._lasting(), self.knowledge(answer.engine)
         run = run_of(
             machine=fingerprint(hardware),
             model=answer.model.name,
@@ -91,13 +92,19 @@ class Recorder:
 
     def _learn(self, engine: EngineInfo) -> Knowledge:
         with self._lock:
-            hardware = self._hardware()
+            hardware = self._lasting()
             measured = bandwidth.kept(self._directory, hardware)
             figures = self._figures(hardware, engine, measured)
             learnt = self._measurements.calibration(fingerprint(hardware), figures)
             found = Knowledge(measured, learnt if learnt.num_samples else None)
             self._known[engine.devices] = found
             return found
+
+    def _lasting(self) -> Hardware:
+        """The machine as it was when it was first asked for: nothing that is kept depends on what is free at the moment."""
+        if self._machine is None:
+            self._machine = self._hardware()
+        return self._machine
 
     def _figures(self, hardware: Hardware, engine: EngineInfo, measured: Measured | None) -> Machine:
         gpus = space_of(hardware, devices=engine.devices).gpus

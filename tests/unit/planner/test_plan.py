@@ -155,6 +155,7 @@ WISHES: dict[str, Any] = {
     "chat_template": "{{ messages }}",
     "reasoning": "off",
     "pooling": "last",
+    "speculation": "ngram",
 }
 SPEC_NAMES = {
     "parallel": ("num_slots", 3),

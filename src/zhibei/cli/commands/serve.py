@@ -115,6 +115,7 @@ def _greet(invocation: Invocation, settings: Settings, url: str) -> None:
     body = json.dumps({"model": settings.model, "messages": [{"role": "user", "content": "Hello"}]})
     invocation.note("Zhibei serves at {url}", url=printer.styled(url, "bold", err=True))
     invocation.note("  OpenAI's clients: base URL {url}/v1", url=url)
+    invocation.note("  Others' clients:  {url} (Ollama, Anthropic, KoboldCpp, llama-server)", url=url)
     invocation.note("  Documentation:    {url}/docs", url=url)
     invocation.note("  Try it:")
     printer.note(f"    curl{trust} {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n      -d '{body}'")

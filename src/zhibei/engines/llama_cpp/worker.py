@@ -6,12 +6,14 @@ closes or the parent dies. Whatever native code prints goes to standard error.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from zhibei.engines.llama_cpp import order
@@ -32,6 +34,7 @@ def main() -> None:
     os.umask(0o077)
     parent = os.getppid()
     _die_with_parent(parent)
+    _spare_others()
     answers = _claim_stdout()
     spec, key, prompts = order.decode(sys.stdin.buffer.readline())
     try:
@@ -194,6 +197,17 @@ def _die_with_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _spare_others() -> None:
+    """Where memory runs out, this process goes first; and it leaves no image of its memory, which holds what people said."""
+    if not sys.platform.startswith("linux"):
+        return
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
 
 
 def _end_with_stdin() -> None:
