@@ -78,8 +78,10 @@ async def measure(side: Side, args: argparse.Namespace) -> None:
         for num_streams in (1, 8):
             found: dict[str, list[Result]] = {dialect: [] for dialect in DIALECTS}
             for number in range(args.rounds + 1):
-                for dialect in DIALECTS if number % 2 else reversed(DIALECTS):
-                    result = await burst(session, side, dialect, num_streams, args.tokens, f"{dialect} {number}")
+                # The same prompts for all, so that all answers are as long; each dialect is first, second and last as often.
+                turn = number % len(DIALECTS)
+                for dialect in (*DIALECTS[turn:], *DIALECTS[:turn]):
+                    result = await burst(session, side, dialect, num_streams, args.tokens, f"{num_streams} {number}")
                     if number:
                         found[dialect].append(result)
             print(f"{num_streams} streams")

@@ -233,6 +233,11 @@ class Pool:
             self._watchers.tell(happenings.ModelUnloaded(item.wanted.model.name, "closing"))
 
     @property
+    def max_under_way(self) -> int:
+        """Requests that can be answered or wait at once; one more would be refused, whatever model it is for."""
+        return self._settings.server.max_queue + sum(model.num_slots for model in self._state.models.values())
+
+    @property
     def num_waiting(self) -> int:
         """Requests that wait for a model."""
         return len(self._waiting)
@@ -462,7 +467,7 @@ class Pool:
             return
         measured, engine = running.engine.status().memory_bytes, self._probed()[spec.engine]
         answer = Answer(running.wanted.model, running.wanted.plan, engine, timings, circumstances, measured)
-        _spawn(self._recordings, _recorded(self._recorder, answer))
+        _spawn(self._recordings, self._recorder.record_beside(answer))
 
     async def _stop(self, key: str, why: scheduler.StopReason) -> None:
         running = self._running.pop(key)
@@ -493,7 +498,3 @@ def _spawn(tasks: set[asyncio.Task[None]], work: Coroutine[object, None, None]) 
     task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
     tasks.add(task)
     task.add_done_callback(tasks.discard)
-
-
-async def _recorded(recorder: Recorder, answer: Answer) -> None:
-    await asyncio.to_thread(recorder.record, answer)

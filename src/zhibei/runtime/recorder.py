@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -89,6 +90,10 @@ class Recorder:
         is_kept = self._measurements.record(run)
         self._learn(answer.engine)
         return is_kept
+
+    async def record_beside(self, answer: Answer) -> None:
+        """``record``, without keeping the event loop waiting."""
+        await asyncio.to_thread(self.record, answer)
 
     def _learn(self, engine: EngineInfo) -> Knowledge:
         with self._lock:

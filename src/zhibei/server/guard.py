@@ -11,6 +11,7 @@ import ipaddress
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from zhibei import errors as e
 from zhibei.server.access import Rule
 from zhibei.server.ask import ASK_KEY, NOBODY, Ask, ErrorReply, Headers, Watcher
 from zhibei.server.auth import Keeper
+from zhibei.server.crowd import Crowd
 from zhibei.server.dialect import Dialects
 from zhibei.server.drain import Drain
 from zhibei.server.errors import BodyTooLarge, BodyTooSlow, NotJson, unexpected
@@ -66,12 +68,14 @@ class Guard:
         dialects: Dialects | None = None,
         watchers: Sequence[Watcher] = (),
         limiter: Limiter | None = None,
+        crowd: Crowd | None = None,
     ) -> None:
         self._app = app
         self._dialects = dialects or Dialects()
         self._limiter = limiter or Limiter()
         self._watchers = (TokenCount(self._limiter), *watchers)
         self._keeper = keeper
+        self._crowd = crowd
         self._drain = drain
         self._max_body_bytes = settings.max_body_bytes
         self._hosts = LOOPBACK_NAMES | {_host_name(name) for name in (*settings.allowed_hosts, *_bound_name(settings.host))}
@@ -117,7 +121,7 @@ class Guard:
             caller, limits = self._keeper.admit("admin" if rule is None else rule.access.scope, headers, _client(scope))
             scope[ASK_KEY] = reply.ask = replace(reply.ask, caller=caller)
             self._drain.check()
-            with self._limiter.request(caller.id, limits) as left:
+            with self._limiter.request(caller.id, limits) as left, self._place(rule):
                 reply.extra += left
                 if takes_json and _has_body(found):
                     receive = await self._read_body(found, receive)
@@ -129,6 +133,11 @@ class Guard:
             await reply.fail(error)
         except Exception as error:  # noqa: BLE001  the request edge
             await reply.fail(unexpected(error, reply.ask.id))
+
+    def _place(self, rule: Rule | None) -> AbstractContextManager[None]:
+        """A place among those who use models."""
+        wants_model = rule is not None and rule.access.scope == "chat"
+        return self._crowd.request() if self._crowd is not None and wants_model else nullcontext()
 
     def _check_head(
         self, scope: Scope, headers: Sequence[tuple[bytes, bytes]], found: dict[bytes, bytes], rule: Rule | None

@@ -18,6 +18,7 @@ from zhibei.app import App
 from zhibei.server import anthropic, docs, kobold, llama_server, native, ollama, openai
 from zhibei.server.ask import Watcher
 from zhibei.server.auth import Keeper, revoked
+from zhibei.server.crowd import Crowd
 from zhibei.server.dialect import Dialect, Dialects
 from zhibei.server.drain import Drain
 from zhibei.server.errors import NoSuchRoute, WrongMethod, openai_envelope
@@ -50,6 +51,7 @@ def create_app(
         server,
         keeper=keeper or create_keeper(app),
         drain=drain or Drain(),
+        crowd=Crowd(lambda: app.pool.max_under_way),
         dialects=Dialects((*DIALECTS, _PAGES, seen.dialect)),
         watchers=(*seen.watchers, *watchers),
     )
