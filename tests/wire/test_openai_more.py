@@ -84,8 +84,17 @@ def test_num_ctx_may_be_among_ollamas_options(tiny_home: Path) -> None:
         answer = post(own, "/v1/chat/completions", messages=SAID, options={"num_ctx": 96, "num_thread": 2})
         assert answer.headers["x-zhibei-ignored"] == "options.num_thread"
         assert [spec.ctx_size for spec in own.script.started] == [96]
-        post(own, "/v1/chat/completions", messages=SAID, num_ctx=80, load={"ctx_size": 72})
-        assert own.script.started[-1].ctx_size == 72
+        post(own, "/v1/chat/completions", messages=SAID, num_ctx=112, load={"ctx_size": 128})
+        assert own.script.started[-1].ctx_size == 128
+
+
+def test_a_shorter_context_needs_no_second_copy_in_whatever_dialect(tiny_home: Path) -> None:
+    with serving(tiny_home, script=EchoScript()) as own:
+        assert post(own, "/v1/chat/completions", messages=SAID, num_ctx=128).status_code == 200
+        assert post(own, "/v1/completions", prompt="a", num_ctx=64).status_code == 200
+        assert post(own, "/v1/messages", messages=SAID, max_tokens=5, num_ctx=96).status_code == 200
+        assert post(own, "/api/generate", prompt="a", options={"num_ctx": 32}).status_code == 200
+        assert [spec.ctx_size for spec in own.script.started] == [128]
 
 
 def test_models_have_a_status_and_their_aliases(tiny_home: Path) -> None:

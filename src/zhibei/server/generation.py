@@ -29,12 +29,16 @@ PrepareEmbedding = Callable[[Engine, EmbeddingRequest], Awaitable[EmbeddingReque
 async def lease(
     app: App, ask: Ask, model: str, options: RunOptions = RunOptions(), task: Task = "generate"
 ) -> AsyncIterator[Engine]:
-    """Hold the engine of a model for one request; generations on it should go through ``watched``."""
+    """Hold the engine of a model for one request; generations on it should go through ``watched``.
+
+    One that is loaded with a longer context than the request wants is used as it is; a shorter one gives way.
+    """
     check_model(app, ask, model)
     began_s = time.monotonic()
     for watcher in ask.watchers:
         watcher.began(ask, model)
-    async with app.pool.lease(model, task, options.load, options.keep_alive, owner=ask.caller.id) as engine:
+    load = app.pool.suited(model, task, options.load)
+    async with app.pool.lease(model, task, load, options.keep_alive, owner=ask.caller.id) as engine:
         for watcher in ask.watchers:
             watcher.admitted(ask, model, engine.spec.model_name, time.monotonic() - began_s)
         yield engine

@@ -15,7 +15,6 @@ from zhibei.server import generation
 from zhibei.server.ask import Ask
 from zhibei.server.ollama.replies import Course
 from zhibei.server.ollama.translate import Asked
-from zhibei.server.ollama.work import suited
 from zhibei.server.shortening import shortened_inputs
 
 _TOLERANCE = 1e-4
@@ -36,7 +35,7 @@ async def embed(app: App, ask: Ask, asked: Asked, request: EmbeddingRequest, cou
         course.cut = {"tokens": shorter.num_cut_tokens} if shorter.num_cut_tokens else {}
         return shorter.request
 
-    options = suited(app, ask, asked, "embed")
+    options = asked.options
     if not request.inputs:
         async with generation.lease(app, ask, asked.model, options, "embed"):
             course.loaded()

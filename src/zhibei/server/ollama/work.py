@@ -15,13 +15,11 @@ from zhibei.engines.base import Engine
 from zhibei.errors import Unsupported
 from zhibei.events import Finished, GenerationEvent, TextDelta
 from zhibei.options import Limits
-from zhibei.plans import Task
 from zhibei.server import generation
 from zhibei.server.ask import Ask
 from zhibei.server.ollama.replies import Course
 from zhibei.server.ollama.translate import Asked
 from zhibei.server.shortening import shortened, shortened_prompt
-from zhibei.service import RunOptions
 
 # Stands where an earlier answer stood, to find what a template writes after one.
 _ANSWER = "zhibei-0-answer-0-zhibei"
@@ -57,26 +55,16 @@ def proceed(
     return generation.watched(ask, asked.model, _proceed(app, ask, asked, context, turn, request, course))
 
 
-def suited(app: App, ask: Ask, asked: Asked, task: Task = "generate") -> RunOptions:
-    """How the model is to be loaded; as it is loaded already, where all that differs is a context longer than the one wanted.
-
-    Raises:
-        As ``generation.lease``.
-    """
-    generation.check_model(app, ask, asked.model)
-    return replace(asked.options, load=app.pool.suited(asked.model, task, asked.options.load))
-
-
 async def load(app: App, ask: Ask, asked: Asked, course: Course) -> None:
     """Have the model ready."""
-    async with generation.lease(app, ask, asked.model, suited(app, ask, asked)):
+    async with generation.lease(app, ask, asked.model, asked.options):
         course.loaded()
 
 
 async def _chat(
     app: App, ask: Ask, asked: Asked, request: ChatRequest, course: Course, *, with_context: bool
 ) -> AsyncGenerator[GenerationEvent, None]:
-    async with generation.lease(app, ask, asked.model, suited(app, ask, asked)) as engine:
+    async with generation.lease(app, ask, asked.model, asked.options) as engine:
         course.loaded()
         if asked.may_cut:
             ctx_size = engine.spec.ctx_size
@@ -96,7 +84,7 @@ async def _chat(
 async def _complete(
     app: App, ask: Ask, asked: Asked, request: CompletionRequest, course: Course
 ) -> AsyncGenerator[GenerationEvent, None]:
-    async with generation.lease(app, ask, asked.model, suited(app, ask, asked)) as engine:
+    async with generation.lease(app, ask, asked.model, asked.options) as engine:
         course.loaded()
         request = await _fitting(engine, asked, request, course)
         async with aclosing(engine.complete(request)) as events:
@@ -113,7 +101,7 @@ async def _proceed(
     request: Callable[[tuple[int, ...]], CompletionRequest],
     course: Course,
 ) -> AsyncGenerator[GenerationEvent, None]:
-    async with generation.lease(app, ask, asked.model, suited(app, ask, asked)) as engine:
+    async with generation.lease(app, ask, asked.model, asked.options) as engine:
         course.loaded()
         added = await engine.tokenize(await _next_turn(engine, turn), parse_special=True)
         wanted = await _fitting(engine, asked, request((*context, *added)), course)
