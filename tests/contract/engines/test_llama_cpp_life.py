@@ -111,7 +111,9 @@ async def test_a_worker_that_is_stopped_in_mid_answer_is_replaced(smollm2_path: 
 async def test_one_that_is_killed_in_mid_answer_takes_nobody_with_it(smollm2_path: Path) -> None:
     backend = LlamaCppBackend()
     one, other = await asyncio.gather(*(backend.start(spec_of(smollm2_path), [].append) for _ in range(2)))
-    answers = [engine.chat(replace(LONG, limits=Limits(40, ignore_eos=True))) for engine in (one, other)]
+    # The one that is to be killed would speak for long.
+    sizes = ((one, 400), (other, 40))
+    answers = [engine.chat(replace(LONG, limits=Limits(size, ignore_eos=True))) for engine, size in sizes]
     try:
         for answer in answers:
             assert isinstance(await anext(answer), TextDelta)
