@@ -10,10 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from zhibei.engines.base import Backend
-from zhibei.engines.llama_cpp.backend import LlamaCppBackend
 from zhibei.engines.llama_cpp.prompts import PromptStore
-from zhibei.engines.registry import Engines
-from zhibei.engines.upstream.backend import UpstreamBackend
+from zhibei.engines.registry import Engines, create
 from zhibei.engines.upstream.listing import Upstreams
 from zhibei.hardware.detect import detect
 from zhibei.models import StoredModel
@@ -74,17 +72,15 @@ def build(settings: Settings, *, backends: Mapping[str, Backend] | None = None, 
     library = Library(settings.home, options=pull_options(settings), places=partial(places, settings))
     instance = secrets.token_hex(8)
     upstreams = Upstreams(settings.upstreams, instance)
-    others: Mapping[str, Backend] = {"upstream": UpstreamBackend(upstreams)}
-    engines = Engines({**others, "llama.cpp": llama_cpp(settings)}) if backends is None else {**others, **backends}
+    engines: Mapping[str, Backend]
+    if backends is None:
+        prompts = PromptStore(settings.home / "cache" / "prompts", settings.prompt_cache_disk_bytes)
+        engines = Engines({"upstream": (upstreams,), "llama.cpp": (prompts, settings.stall_timeout_s)})
+    else:
+        engines = {"upstream": create("upstream", upstreams), **backends}
     recorder = Recorder(settings.home / "state", detect)
     pool = Pool(settings, partial(resolve, library, upstreams), detect, engines, recorder)
     return App(settings, library, pool, detect, upstreams, instance, origins or {})
-
-
-def llama_cpp(settings: Settings) -> LlamaCppBackend:
-    """The engine llama.cpp, by the settings."""
-    prompts = PromptStore(settings.home / "cache" / "prompts", settings.prompt_cache_disk_bytes)
-    return LlamaCppBackend(prompts, settings.stall_timeout_s)
 
 
 def resolve(library: Library, upstreams: Upstreams, name: str) -> StoredModel:

@@ -20,8 +20,8 @@ ENGINES: Mapping[str, str] = {
 AUTOMATIC = ("llama.cpp",)
 
 
-def create(name: str) -> Backend:
-    """The backend of a name.
+def create(name: str, *arguments: object) -> Backend:
+    """The backend of a name, made of what it needs.
 
     Raises:
         BadSetting: there is no such engine.
@@ -29,26 +29,27 @@ def create(name: str) -> Backend:
     if name not in ENGINES:
         raise BadSetting("There is no engine {name!r}.", hint="Use auto, {known}.", name=name, known=", ".join(ENGINES))
     module, _, attribute = ENGINES[name].partition(":")
-    backend: Backend = getattr(import_module(module), attribute)()
+    backend: Backend = getattr(import_module(module), attribute)(*arguments)
     return backend
 
 
 class Engines(Mapping[str, Backend]):
     """The engines of the table by name, each made when it is first asked for: much of what is done needs none."""
 
-    def __init__(self, made: Mapping[str, Backend] | None = None) -> None:
-        """Makes none.
+    def __init__(self, arguments: Mapping[str, tuple[object, ...]] | None = None) -> None:
+        """Makes none, and imports none.
 
         Args:
-            made: those that need more than their name to be made.
+            arguments: what those are made of that need more than their name.
         """
-        self._made = dict(made or {})
+        self._arguments = arguments or {}
+        self._made: dict[str, Backend] = {}
 
     def __getitem__(self, name: str) -> Backend:
         if name not in ENGINES:
             raise KeyError(name)
         if name not in self._made:
-            self._made[name] = create(name)
+            self._made[name] = create(name, *self._arguments.get(name, ()))
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
