@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -17,6 +15,7 @@ from zhibei.server.ask import Ask, ask_of
 from zhibei.server.errors import NotYet
 from zhibei.server.image_fetch import fetch_images
 from zhibei.server.json_route import JsonRoute
+from zhibei.server.replying import WHOLE, streamed
 from zhibei.server.reported import reported, unenforced_conditions
 from zhibei.server.streams import EventStream, WholeAnswer
 
@@ -26,13 +25,7 @@ ACCESS: AccessRules = {
     ("POST", "/v1/messages/batches"): Access("chat", body="file"),
     ("GET", "/v1/messages/batches"): Access("chat"),
 }
-_STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The message; with stream, server-sent events.",
-        "content": {"application/json": {}, "text/event-stream": {}},
-    }
-}
-_WHOLE: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": {"application/json": {}}}}
+_STREAMED = streamed("The message")
 
 
 def router(app: App) -> APIRouter:
@@ -52,7 +45,7 @@ def router(app: App) -> APIRouter:
             return EventStream(events, encoder, headers)
         return WholeAnswer(lambda: encoder.whole(events), headers)
 
-    @routes.post("/v1/messages/count_tokens", responses=_WHOLE)
+    @routes.post("/v1/messages/count_tokens", responses=WHOLE)
     async def count_tokens(body: schema.CountBody, request: Request) -> Response:
         """How many tokens a message would begin with."""
         ask = ask_of(request)
@@ -67,7 +60,7 @@ def router(app: App) -> APIRouter:
         return WholeAnswer(work, _headers(ask, body, request))
 
     for method in ("POST", "GET"):
-        routes.add_api_route("/v1/messages/batches", _later, methods=[method], responses=_WHOLE)
+        routes.add_api_route("/v1/messages/batches", _later, methods=[method], responses=WHOLE)
     return routes
 
 

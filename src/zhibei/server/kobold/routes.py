@@ -23,6 +23,7 @@ from zhibei.server.kobold import replies, schema, translate
 from zhibei.server.kobold.fitting import DEFAULT_MAX_LENGTH
 from zhibei.server.kobold.generate import generate
 from zhibei.server.kobold.runs import Run, Runs
+from zhibei.server.replying import WHOLE
 from zhibei.server.reported import reported
 from zhibei.server.shortening import TRUNCATED_HEADER
 from zhibei.server.streams import EventStream, WholeAnswer
@@ -78,7 +79,6 @@ ACCESS: AccessRules = {
 
 _ANY = schema.GenkeyBody()
 _STREAM: dict[int | str, dict[str, Any]] = {200: {"description": "The answer as it comes.", "content": {"text/event-stream": {}}}}
-_WHOLE: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": {"application/json": {}}}}
 
 
 def router(app: App) -> APIRouter:
@@ -96,8 +96,8 @@ def router(app: App) -> APIRouter:
 
 
 def _add_generation(routes: APIRouter, app: App, runs: Runs) -> None:
-    @routes.post("/api/v1/generate", responses=_WHOLE)
-    @routes.post("/api/latest/generate", responses=_WHOLE)
+    @routes.post("/api/v1/generate", responses=WHOLE)
+    @routes.post("/api/latest/generate", responses=WHOLE)
     async def generate_text(body: schema.GenerateBody, request: Request) -> Response:
         """Continue a text."""
         ask, wanted, model = ask_of(request), translate.wanted(body), meant_model(app)
@@ -115,14 +115,14 @@ def _add_generation(routes: APIRouter, app: App, runs: Runs) -> None:
 
 
 def _add_runs(routes: APIRouter, app: App, runs: Runs) -> None:
-    @routes.get("/api/extra/generate/check", responses=_WHOLE)
-    @routes.post("/api/extra/generate/check", responses=_WHOLE)
+    @routes.get("/api/extra/generate/check", responses=WHOLE)
+    @routes.post("/api/extra/generate/check", responses=WHOLE)
     async def check(request: Request, body: schema.GenkeyBody = _ANY) -> Response:
         """What a generation has said so far."""
         found = runs.find(ask_of(request).caller.id, body.genkey)
         return _json(replies.check_body(found))
 
-    @routes.post("/api/extra/abort", responses=_WHOLE)
+    @routes.post("/api/extra/abort", responses=WHOLE)
     async def abort(request: Request, body: schema.GenkeyBody = _ANY) -> Response:
         """End a generation; its answer is what it has said so far."""
         found = runs.find(ask_of(request).caller.id, body.genkey)
@@ -130,8 +130,8 @@ def _add_runs(routes: APIRouter, app: App, runs: Runs) -> None:
             found.abort()
         return _json(orjson.dumps({"success": "false" if found is None else "true", "done": "true"}))
 
-    @routes.get("/api/extra/last_logprobs", responses=_WHOLE)
-    @routes.post("/api/extra/last_logprobs", responses=_WHOLE)
+    @routes.get("/api/extra/last_logprobs", responses=WHOLE)
+    @routes.post("/api/extra/last_logprobs", responses=WHOLE)
     async def last_logprobs(request: Request, body: schema.GenkeyBody = _ANY) -> Response:
         """The log-probabilities of the caller's last generation, if it asked for them."""
         last, genkey = runs.last(ask_of(request).caller.id), body.genkey
@@ -140,7 +140,7 @@ def _add_runs(routes: APIRouter, app: App, runs: Runs) -> None:
 
     began_s = time.monotonic()
 
-    @routes.get("/api/extra/perf", responses=_WHOLE)
+    @routes.get("/api/extra/perf", responses=WHOLE)
     async def perf(request: Request) -> Response:
         """What the caller's last generation took, and how busy the server is."""
         last, residents = runs.last(ask_of(request).caller.id), app.pool.residents()
@@ -150,8 +150,8 @@ def _add_runs(routes: APIRouter, app: App, runs: Runs) -> None:
 
 
 def _add_tokens(routes: APIRouter, app: App) -> None:
-    @routes.post("/api/extra/tokencount", responses=_WHOLE)
-    @routes.post("/api/extra/tokenize", responses=_WHOLE)
+    @routes.post("/api/extra/tokencount", responses=WHOLE)
+    @routes.post("/api/extra/tokenize", responses=WHOLE)
     async def tokencount(body: schema.CountBody, request: Request) -> Response:
         """Tokens of a text."""
         ask, model = ask_of(request), meant_model(app)
@@ -164,7 +164,7 @@ def _add_tokens(routes: APIRouter, app: App) -> None:
 
         return WholeAnswer(work, reported(ignored_fields(body)))
 
-    @routes.post("/api/extra/detokenize", responses=_WHOLE)
+    @routes.post("/api/extra/detokenize", responses=WHOLE)
     async def detokenize(body: schema.DetokenizeBody, request: Request) -> Response:
         """The text of tokens."""
         ask, model = ask_of(request), meant_model(app)
@@ -179,7 +179,7 @@ def _add_tokens(routes: APIRouter, app: App) -> None:
 
         return WholeAnswer(work, reported(ignored_fields(body)))
 
-    @routes.post("/api/extra/embeddings", responses=_WHOLE)
+    @routes.post("/api/extra/embeddings", responses=WHOLE)
     async def embeddings(body: schema.EmbeddingsBody, request: Request) -> Response:
         """Turn texts into vectors."""
         ask, model, wanted = ask_of(request), meant_model(app, body.model, "embed"), translate.embedding_request(body)
@@ -192,7 +192,7 @@ def _add_tokens(routes: APIRouter, app: App) -> None:
 
 
 def _add_model(routes: APIRouter, app: App, base: str) -> None:
-    @routes.get(f"{base}/model", responses=_WHOLE)
+    @routes.get(f"{base}/model", responses=WHOLE)
     async def model() -> Response:
         """The model that a generation would use; ReadOnly where there is none."""
         try:
@@ -201,32 +201,32 @@ def _add_model(routes: APIRouter, app: App, base: str) -> None:
             return _result("ReadOnly")
         return _result(f"koboldcpp/{found.name}")
 
-    @routes.get(f"{base}/info/version", responses=_WHOLE)
+    @routes.get(f"{base}/info/version", responses=WHOLE)
     async def info_version() -> Response:
         """The version of KoboldAI's API."""
         return _result(replies.UNITED_VERSION)
 
-    @routes.get(f"{base}/config/max_length", responses=_WHOLE)
+    @routes.get(f"{base}/config/max_length", responses=WHOLE)
     async def max_length() -> Response:
         """How long an answer is where nothing is asked for."""
         return _value(DEFAULT_MAX_LENGTH)
 
-    @routes.get(f"{base}/config/max_context_length", responses=_WHOLE)
+    @routes.get(f"{base}/config/max_context_length", responses=WHOLE)
     async def max_context_length() -> Response:
         """The context, in tokens."""
         return _value(await _context(app))
 
-    @routes.get(f"{base}/config/soft_prompt", responses=_WHOLE)
+    @routes.get(f"{base}/config/soft_prompt", responses=WHOLE)
     async def soft_prompt() -> Response:
         """None: there are no soft prompts here."""
         return _value("")
 
-    @routes.get(f"{base}/config/soft_prompts_list", responses=_WHOLE)
+    @routes.get(f"{base}/config/soft_prompts_list", responses=WHOLE)
     async def soft_prompts() -> Response:
         """None."""
         return _json(orjson.dumps({"values": []}))
 
-    @routes.put(f"{base}/config/soft_prompt", responses=_WHOLE)
+    @routes.put(f"{base}/config/soft_prompt", responses=WHOLE)
     async def set_soft_prompt(body: schema.SoftPromptBody) -> Response:
         """Nothing can be set but none."""
         if body.value:
@@ -235,7 +235,7 @@ def _add_model(routes: APIRouter, app: App, base: str) -> None:
 
 
 def _add_server(routes: APIRouter, app: App) -> None:
-    @routes.get("/api/extra/version", responses=_WHOLE)
+    @routes.get("/api/extra/version", responses=WHOLE)
     async def version(request: Request) -> Response:
         """What a front end may use."""
         try:
@@ -246,17 +246,17 @@ def _add_server(routes: APIRouter, app: App) -> None:
         is_protected = bool(ask_of(request).caller.id)
         return _json(orjson.dumps(replies.version_json(is_protected=is_protected, has_vision=has_vision, has_embeddings=True)))
 
-    @routes.get("/api/extra/true_max_context_length", responses=_WHOLE)
+    @routes.get("/api/extra/true_max_context_length", responses=WHOLE)
     async def true_max_context_length() -> Response:
         """The context, in tokens."""
         return _value(await _context(app))
 
-    @routes.get("/api/extra/preloadstory", responses=_WHOLE)
+    @routes.get("/api/extra/preloadstory", responses=WHOLE)
     async def preloadstory() -> Response:
         """None."""
         return _json(b"{}")
 
-    @routes.get("/.well-known/serviceinfo", responses=_WHOLE)
+    @routes.get("/.well-known/serviceinfo", responses=WHOLE)
     async def serviceinfo() -> Response:
         """Which APIs are where."""
         return _json(orjson.dumps(replies.service_info(__version__)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -18,6 +17,7 @@ from zhibei.server.ask import ask_of
 from zhibei.server.errors import NotOffered
 from zhibei.server.llama_server import catalogue, schema
 from zhibei.server.native.following import until_stopping
+from zhibei.server.replying import WHOLE, as_json
 from zhibei.server.streams import EventStream, WholeAnswer
 from zhibei.server.unnamed import context_size, meant_model, status_of, stored_model
 
@@ -36,7 +36,6 @@ ACCESS: AccessRules = {
     ("POST", "/v1/internal/stop-generation"): Access("chat"),
 }
 
-_WHOLE: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": {"application/json": {}}}}
 _STREAM: dict[int | str, dict[str, Any]] = {200: {"description": "Changes as they come.", "content": {"text/event-stream": {}}}}
 
 
@@ -49,7 +48,7 @@ def add(routes: APIRouter, app: App) -> None:
 
 
 def _add_router(routes: APIRouter, app: App) -> None:
-    @routes.get("/models", responses=_WHOLE)
+    @routes.get("/models", responses=WHOLE)
     async def list_models() -> Response:
         """The models, and which of them are loaded. The store is read each time, so ``reload`` changes nothing."""
         data = [
@@ -57,9 +56,9 @@ def _add_router(routes: APIRouter, app: App) -> None:
             for model in await app.all_models()
             if model.problem is None
         ]
-        return _json({"object": "list", "data": data})
+        return as_json({"object": "list", "data": data})
 
-    @routes.post("/models/load", responses=_WHOLE)
+    @routes.post("/models/load", responses=WHOLE)
     async def load_model(body: schema.LoadModelBody, request: Request) -> Response:
         """Load a model; answered when it is loaded."""
         ask = ask_of(request)
@@ -72,7 +71,7 @@ def _add_router(routes: APIRouter, app: App) -> None:
 
         return WholeAnswer(work)
 
-    @routes.post("/models/unload", responses=_WHOLE)
+    @routes.post("/models/unload", responses=WHOLE)
     async def unload_model(body: schema.LoadModelBody, request: Request) -> Response:
         """Unload a model; answered when its last request is done and its memory is free."""
         generation.check_model(app, ask_of(request), body.model)
@@ -94,33 +93,33 @@ def _add_changes(routes: APIRouter, app: App) -> None:
 
 
 def _add_tabby(routes: APIRouter, app: App) -> None:
-    @routes.get("/v1/model", responses=_WHOLE)
+    @routes.get("/v1/model", responses=WHOLE)
     async def show_model() -> Response:
         """The model that a request without a name gets, as tabbyAPI shows it."""
         found = await stored_model(app, meant_model(app))
-        return _json(catalogue.tabby_card(found, await context_size(app, found)))
+        return as_json(catalogue.tabby_card(found, await context_size(app, found)))
 
-    @routes.get("/v1/model/list", responses=_WHOLE)
+    @routes.get("/v1/model/list", responses=WHOLE)
     async def list_cards() -> Response:
         """The models, as tabbyAPI lists them."""
         data = [catalogue.tabby_card(model, None) for model in await app.all_models() if model.problem is None]
-        return _json({"object": "list", "data": data})
+        return as_json({"object": "list", "data": data})
 
-    @routes.get("/v1/auth/permission", responses=_WHOLE)
+    @routes.get("/v1/auth/permission", responses=WHOLE)
     async def permission(request: Request) -> Response:
         """What the caller may do, in tabbyAPI's words."""
-        return _json({"permission": "admin" if "admin" in ask_of(request).caller.scopes else "api"})
+        return as_json({"permission": "admin" if "admin" in ask_of(request).caller.scopes else "api"})
 
-    @routes.get("/v1/internal/model/info", responses=_WHOLE)
+    @routes.get("/v1/internal/model/info", responses=WHOLE)
     async def model_info() -> Response:
         """The model that a request without a name gets, as oobabooga's shows it."""
         found = await stored_model(app, meant_model(app))
-        return _json({"model_name": found.name, "lora_names": [], "loader": "zhibei"})
+        return as_json({"model_name": found.name, "lora_names": [], "loader": "zhibei"})
 
-    @routes.get("/v1/internal/model/list", responses=_WHOLE)
+    @routes.get("/v1/internal/model/list", responses=WHOLE)
     async def model_names() -> Response:
         """The models' names, as oobabooga's lists them."""
-        return _json({"model_names": [model.name for model in await app.all_models() if model.problem is None]})
+        return as_json({"model_names": [model.name for model in await app.all_models() if model.problem is None]})
 
 
 def _add_refusals(routes: APIRouter) -> None:
@@ -139,7 +138,3 @@ def _add_refusals(routes: APIRouter) -> None:
         raise NotOffered(
             "Generations of others cannot be stopped.", hint="Close the connection: that ends your own, and no other."
         )
-
-
-def _json(value: object) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

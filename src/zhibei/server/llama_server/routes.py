@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -18,6 +16,7 @@ from zhibei.server.body import ignored_fields
 from zhibei.server.errors import NotOffered
 from zhibei.server.json_route import JsonRoute
 from zhibei.server.llama_server import catalogue, generate, messages, model_routes, replies, schema, token_routes, translate
+from zhibei.server.replying import WHOLE, as_json, streamed
 from zhibei.server.reported import reported, unenforced_conditions
 from zhibei.server.streams import EventStream, WholeAnswer
 from zhibei.server.unnamed import context_size, meant_model, resident, stored_model
@@ -42,13 +41,7 @@ ACCESS: AccessRules = {
     **model_routes.ACCESS,
 }
 
-_STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The answer; with stream, server-sent events.",
-        "content": {"application/json": {}, "text/event-stream": {}},
-    }
-}
-_WHOLE: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": {"application/json": {}}}}
+_STREAMED = streamed("The answer")
 
 
 def router(app: App) -> APIRouter:
@@ -85,7 +78,7 @@ def _add_completions(routes: APIRouter, app: App) -> None:
 
 
 def _add_others(routes: APIRouter, app: App) -> None:
-    @routes.post("/apply-template", responses=_WHOLE)
+    @routes.post("/apply-template", responses=WHOLE)
     async def apply_template(body: schema.TemplateBody, request: Request) -> Response:
         """The prompt that a chat would become."""
         ask, model = ask_of(request), meant_model(app, body.model)
@@ -97,8 +90,8 @@ def _add_others(routes: APIRouter, app: App) -> None:
 
         return WholeAnswer(work, reported(ignored_fields(body)))
 
-    @routes.post("/embedding", responses=_WHOLE)
-    @routes.post("/embeddings", responses=_WHOLE)
+    @routes.post("/embedding", responses=WHOLE)
+    @routes.post("/embeddings", responses=WHOLE)
     async def embedding(body: schema.EmbeddingBody, request: Request) -> Response:
         """Turn texts into vectors."""
         ask, model = ask_of(request), meant_model(app, body.model, "embed")
@@ -111,33 +104,33 @@ def _add_others(routes: APIRouter, app: App) -> None:
 
 
 def _add_server(routes: APIRouter, app: App) -> None:
-    @routes.get("/props", responses=_WHOLE)
+    @routes.get("/props", responses=WHOLE)
     async def props(request: Request, model: str | None = Query(None, max_length=2048)) -> Response:
         """What a front end wants to know of the model."""
         found = await _stored(app, ask_of(request), model)
         loaded = resident(app, found.name)
-        return _json(catalogue.properties(found, await context_size(app, found), loaded))
+        return as_json(catalogue.properties(found, await context_size(app, found), loaded))
 
-    @routes.get("/slots", responses=_WHOLE)
+    @routes.get("/slots", responses=WHOLE)
     async def slots(request: Request, model: str | None = Query(None, max_length=2048)) -> Response:
         """The places for requests of a loaded model; what is in them is not shown."""
         found = await _stored(app, ask_of(request), model)
-        return _json(catalogue.slots(resident(app, found.name)))
+        return as_json(catalogue.slots(resident(app, found.name)))
 
-    @routes.get("/lora-adapters", responses=_WHOLE)
+    @routes.get("/lora-adapters", responses=WHOLE)
     async def lora_adapters() -> Response:
         """The adapters of the settings."""
-        return _json(catalogue.adapters(app.settings.load.lora))
+        return as_json(catalogue.adapters(app.settings.load.lora))
 
-    @routes.get("/v1/health", responses=_WHOLE)
+    @routes.get("/v1/health", responses=WHOLE)
     async def health() -> Response:
         """Whether the server takes requests."""
-        return _json({"status": "ok"})
+        return as_json({"status": "ok"})
 
-    @routes.get("/version", responses=_WHOLE)
+    @routes.get("/version", responses=WHOLE)
     async def version() -> Response:
         """Which version of Zhibei this is."""
-        return _json({"version": __version__})
+        return as_json({"version": __version__})
 
 
 def _add_refusals(routes: APIRouter) -> None:
@@ -163,7 +156,3 @@ async def _stored(app: App, ask: Ask, name: str | None) -> StoredModel:
     model = meant_model(app, name)
     generation.check_model(app, ask, model)
     return await stored_model(app, model)
-
-
-def _json(value: object) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

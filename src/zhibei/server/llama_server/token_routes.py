@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request
@@ -17,6 +16,7 @@ from zhibei.server.access import Access, AccessRules
 from zhibei.server.ask import ask_of
 from zhibei.server.body import ignored_fields
 from zhibei.server.llama_server import generate, messages, replies, schema
+from zhibei.server.replying import WHOLE
 from zhibei.server.reported import reported
 from zhibei.server.streams import WholeAnswer
 from zhibei.server.unnamed import meant_model
@@ -25,8 +25,6 @@ _ENCODE = ("/tokenize", "/v1/tokenize", "/v1/token/encode", "/v1/internal/encode
 _DECODE = ("/detokenize", "/v1/detokenize", "/v1/token/decode", "/v1/internal/decode")
 
 ACCESS: AccessRules = {("POST", path): Access("chat") for path in (*_ENCODE, *_DECODE)}
-
-_WHOLE: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": {"application/json": {}}}}
 
 
 def add(routes: APIRouter, app: App) -> None:
@@ -47,9 +45,9 @@ def add(routes: APIRouter, app: App) -> None:
         return _answer(app, body, request, work)
 
     for path in _ENCODE:
-        routes.add_api_route(path, encode, methods=["POST"], responses=_WHOLE)
+        routes.add_api_route(path, encode, methods=["POST"], responses=WHOLE)
     for path in _DECODE:
-        routes.add_api_route(path, decode, methods=["POST"], responses=_WHOLE)
+        routes.add_api_route(path, decode, methods=["POST"], responses=WHOLE)
 
 
 def _answer(app: App, body: schema.ModelBody, request: Request, work: Callable[[Engine], Awaitable[bytes]]) -> Response:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 from starlette.responses import Response
 
+from zhibei.server.replying import WHOLE, Described
 from zhibei.wire import encode
 
-Described = dict[int | str, dict[str, Any]]
-WHOLE: Described = {200: {"description": "The answer.", "content": {"application/json": {}}}}
+__all__ = ["LINES", "WHOLE", "answer"]
+
 LINES: Described = {200: {"description": "Events, one a line.", "content": {"application/x-ndjson": {}}}}
 
 

@@ -29,6 +29,7 @@ from zhibei.server.errors import BodyTooSlow
 from zhibei.server.guard import BODY_TIMEOUT_S
 from zhibei.server.native.allowed import check_source
 from zhibei.server.ollama import creating, listing, pulling, schema
+from zhibei.server.replying import WHOLE
 from zhibei.server.reported import reported
 from zhibei.server.streams import EventStream, WholeAnswer
 from zhibei.store.digests import Digest
@@ -52,7 +53,6 @@ ACCESS: AccessRules = {
     ("POST", "/api/blobs/{digest}"): Access("admin", body="file"),
 }
 
-_WHOLE: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": {"application/json": {}}}}
 _STATUS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "What is done, one JSON object a line; with stream false, the last of them.",
@@ -78,7 +78,7 @@ def _add_greeting(routes: APIRouter) -> None:
         return PlainTextResponse("Ollama is running")
 
     @routes.head("/api/version", include_in_schema=False)
-    @routes.get("/api/version", responses=_WHOLE)
+    @routes.get("/api/version", responses=WHOLE)
     async def version() -> Response:
         """Which Ollama this is like, and which Zhibei it is."""
         return _json({"version": OLLAMA_VERSION, "zhibei": __version__})
@@ -86,19 +86,19 @@ def _add_greeting(routes: APIRouter) -> None:
 
 def _add_looking(routes: APIRouter, app: App) -> None:
     @routes.head("/api/tags", include_in_schema=False)
-    @routes.get("/api/tags", responses=_WHOLE)
+    @routes.get("/api/tags", responses=WHOLE)
     async def list_models() -> Response:
         """The models on this machine and of other servers, the newest first."""
         return Response(
             await asyncio.to_thread(_tags, await app.all_models(), naming.aliases_of(app.settings)), media_type="application/json"
         )
 
-    @routes.get("/api/ps", responses=_WHOLE)
+    @routes.get("/api/ps", responses=WHOLE)
     async def residents() -> Response:
         """The models that are loaded."""
         return Response(await asyncio.to_thread(_running, app.library, app.pool.residents()), media_type="application/json")
 
-    @routes.post("/api/show", responses=_WHOLE)
+    @routes.post("/api/show", responses=WHOLE)
     async def show_model(body: schema.ShowBody, request: Request) -> Response:
         """What is known of a model."""
         model = await _stored(app, ask_of(request), body.model)
@@ -131,14 +131,14 @@ def _add_fetching(routes: APIRouter, app: App) -> None:
 
 
 def _add_changing(routes: APIRouter, app: App) -> None:
-    @routes.post("/api/copy", responses=_WHOLE)
+    @routes.post("/api/copy", responses=WHOLE)
     async def copy(body: schema.CopyBody) -> Response:
         """Give a model a second name."""
         source, target = ModelName.parse(body.source), ModelName.parse(body.destination)
         await asyncio.to_thread(app.library.copy, source, target)
         return Response()
 
-    @routes.delete("/api/delete", responses=_WHOLE)
+    @routes.delete("/api/delete", responses=WHOLE)
     async def delete(body: schema.ModelBody) -> Response:
         """Remove a model."""
         await asyncio.to_thread(app.library.remove, ModelName.parse(body.model))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
-import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
@@ -21,6 +20,7 @@ from zhibei.server.json_route import JsonRoute
 from zhibei.server.openai import replies, schema, translate
 from zhibei.server.openai.replies import ChatChunks, CompletionChunks, Head, Whole
 from zhibei.server.openai.responses import routes as responses
+from zhibei.server.replying import WHOLE, as_json, streamed
 from zhibei.server.reported import reported, unenforced_conditions
 from zhibei.server.streams import EventStream, WholeAnswer
 
@@ -47,13 +47,7 @@ ACCESS: AccessRules = {
     **responses.ACCESS,
     ("GET", "/health"): Access(None),
 }
-_STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The answer; with stream, server-sent events.",
-        "content": {"application/json": {}, "text/event-stream": {}},
-    }
-}
-_WHOLE: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": {"application/json": {}}}}
+_STREAMED = streamed("The answer")
 
 
 def router(app: App) -> APIRouter:
@@ -64,18 +58,18 @@ def router(app: App) -> APIRouter:
     _add_vectors(routes, app)
     responses.add_routes(routes, app)
     for path in LATER_PATHS:
-        routes.add_api_route(path, _later, methods=["POST"], responses=_WHOLE)
+        routes.add_api_route(path, _later, methods=["POST"], responses=WHOLE)
 
-    @routes.get("/health", responses=_WHOLE, tags=["Server"])
+    @routes.get("/health", responses=WHOLE, tags=["Server"])
     async def health() -> Response:
         """Whether the server takes requests."""
-        return _json({"status": "ok"})
+        return as_json({"status": "ok"})
 
     return routes
 
 
 def _add_models(routes: APIRouter, app: App) -> None:
-    @routes.get("/v1/models", responses=_WHOLE)
+    @routes.get("/v1/models", responses=WHOLE)
     async def list_models(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=1000)] = 20,
@@ -85,10 +79,10 @@ def _add_models(routes: APIRouter, app: App) -> None:
         """The models that can be used. With the header ``anthropic-version`` in Anthropic's shape, in pages."""
         models, aliases = await app.all_models(), aliases_of(app.settings)
         if ANTHROPIC_HEADER in request.headers:
-            return _json(listing.anthropic_list(models, aliases, listing.Page(limit, after_id, before_id)))
-        return _json({"object": "list", "data": listing.listed(models, aliases, app.pool.residents())})
+            return as_json(listing.anthropic_list(models, aliases, listing.Page(limit, after_id, before_id)))
+        return as_json({"object": "list", "data": listing.listed(models, aliases, app.pool.residents())})
 
-    @routes.get("/v1/models/{name:path}", responses=_WHOLE)
+    @routes.get("/v1/models/{name:path}", responses=WHOLE)
     async def show_model(name: str, request: Request) -> Response:
         """One model."""
         target = target_of(app.settings, name)
@@ -96,8 +90,8 @@ def _add_models(routes: APIRouter, app: App) -> None:
         model = await asyncio.to_thread(app.resolve, target or name)
         alias = name if target is not None else None
         if ANTHROPIC_HEADER in request.headers:
-            return _json(listing.anthropic_entry(model, alias or model.name))
-        return _json(listing.entry(model, app.pool.residents(), alias))
+            return as_json(listing.anthropic_entry(model, alias or model.name))
+        return as_json(listing.entry(model, app.pool.residents(), alias))
 
 
 def _add_generation(routes: APIRouter, app: App) -> None:
@@ -126,7 +120,7 @@ def _add_generation(routes: APIRouter, app: App) -> None:
 
 
 def _add_vectors(routes: APIRouter, app: App) -> None:
-    @routes.post("/v1/embeddings", responses=_WHOLE)
+    @routes.post("/v1/embeddings", responses=WHOLE)
     async def embeddings(body: schema.EmbeddingBody, request: Request) -> Response:
         """Turn texts into vectors."""
         asked, wanted = translate.asked(body), translate.embedding_request(body)
@@ -152,7 +146,7 @@ def _add_vectors(routes: APIRouter, app: App) -> None:
         return WholeAnswer(work, reported(asked.ignored))
 
     for path in RERANK_PATHS:
-        routes.add_api_route(path, rerank, methods=["POST"], responses=_WHOLE)
+        routes.add_api_route(path, rerank, methods=["POST"], responses=WHOLE)
 
 
 async def _later(request: Request) -> Response:
@@ -178,7 +172,3 @@ def _head(prefix: str, body: schema.SamplingBody, request: Request, num_choices:
 
 def _is_own(request: Request) -> bool:
     return ask_of(request).detail
-
-
-def _json(value: object) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter, Query, Request
@@ -26,6 +26,7 @@ from zhibei.server.openai.responses import replies, translate
 from zhibei.server.openai.responses.kept import Kept, KeptResponses
 from zhibei.server.openai.responses.schema import Includable, Item, ResponseBody
 from zhibei.server.openai.translate import asked
+from zhibei.server.replying import WHOLE, as_json, streamed
 from zhibei.server.reported import reported, unenforced_conditions
 from zhibei.server.shortening import shortened
 from zhibei.server.streams import EventStream, WholeAnswer
@@ -41,13 +42,7 @@ ACCESS: AccessRules = {
 }
 # What is left for an answer where a request that is to be cut does not say how long it may be.
 _USUAL_ANSWER_TOKENS = 1024
-_STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The response; with stream, server-sent events.",
-        "content": {"application/json": {}, "text/event-stream": {}},
-    }
-}
-_WHOLE: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": {"application/json": {}}}}
+_STREAMED = streamed("The response")
 
 
 @dataclass(slots=True)
@@ -80,7 +75,7 @@ def _add_create(routes: APIRouter, app: App, kept: KeptResponses) -> None:
             return EventStream(events, encoder, lambda: run.headers)
         return WholeAnswer(lambda: encoder.whole(events), lambda: run.headers)
 
-    @routes.post("/v1/responses/input_tokens", responses=_WHOLE)
+    @routes.post("/v1/responses/input_tokens", responses=WHOLE)
     async def count_input_tokens(body: ResponseBody, request: Request) -> Response:
         """How many tokens a request would begin with."""
         run = await _prepared(app, kept, body, ask_of(request))
@@ -95,7 +90,7 @@ def _add_create(routes: APIRouter, app: App, kept: KeptResponses) -> None:
 
 
 def _add_kept(routes: APIRouter, kept: KeptResponses) -> None:
-    @routes.get("/v1/responses/{response_id}", responses=_WHOLE)
+    @routes.get("/v1/responses/{response_id}", responses=WHOLE)
     async def show_response(
         response_id: str,
         request: Request,
@@ -105,16 +100,16 @@ def _add_kept(routes: APIRouter, kept: KeptResponses) -> None:
         """A response that is kept."""
         if stream:
             raise Unsupported("A finished response is not streamed again.", hint="Leave out stream.", param="stream")
-        return _json(_find(kept, request, response_id).body)
+        return as_json(_find(kept, request, response_id).body)
 
-    @routes.delete("/v1/responses/{response_id}", responses=_WHOLE)
+    @routes.delete("/v1/responses/{response_id}", responses=WHOLE)
     async def delete_response(response_id: str, request: Request) -> Response:
         """Forget a response."""
         _find(kept, request, response_id)
         kept.drop(ask_of(request).caller.id, response_id)
-        return _json({"id": response_id, "object": "response.deleted", "deleted": True})
+        return as_json({"id": response_id, "object": "response.deleted", "deleted": True})
 
-    @routes.get("/v1/responses/{response_id}/input_items", responses=_WHOLE)
+    @routes.get("/v1/responses/{response_id}/input_items", responses=WHOLE)
     async def list_input_items(
         response_id: str,
         request: Request,
@@ -127,7 +122,7 @@ def _add_kept(routes: APIRouter, kept: KeptResponses) -> None:
         items = found.history if order == "asc" else found.history[::-1]
         first = next((index + 1 for index, item in enumerate(items) if item.id == after), 0)
         shown = items[first : first + limit]
-        return _json(
+        return as_json(
             {
                 "object": "list",
                 "data": [replies.item_json(item) for item in shown],
@@ -137,7 +132,7 @@ def _add_kept(routes: APIRouter, kept: KeptResponses) -> None:
             }
         )
 
-    @routes.post("/v1/responses/{response_id}/cancel", responses=_WHOLE)
+    @routes.post("/v1/responses/{response_id}/cancel", responses=WHOLE)
     async def cancel_response(response_id: str, request: Request) -> Response:
         """Nothing runs in the background here that could be cancelled."""
         _find(kept, request, response_id)
@@ -218,7 +213,3 @@ def _find(kept: KeptResponses, request: Request, response_id: str) -> Kept:
             id=response_id[:100],
         )
     return found
-
-
-def _json(value: Mapping[str, Any]) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")
