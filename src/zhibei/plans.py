@@ -268,6 +268,7 @@ class Resident:
     """A running model, as ``ps`` shows it. ``expires_at`` None: stays until it is stopped or must make room.
 
     ``num_waiting``: requests that wait for it; ``num_requests``: served so far, and with what counts of tokens.
+    ``device_problem``: why it is computed without the graphics processor that it was meant for.
     """
 
     name: str
@@ -293,3 +294,4 @@ class Resident:
     num_cached_tokens: int = 0
     num_crashes: int = 0
     gpu_bytes: int = 0
+    device_problem: str | None = None

@@ -1,43 +1,28 @@
-"""Speak to anything that speaks OpenAI's API: llama.cpp's server, vLLM, a remote Zhibei. Owns the HTTP of it.
+"""Speak to anything that speaks OpenAI's API: llama.cpp's server, vLLM, a remote Zhibei.
 
-One object per upstream, one connection per call. Closing a stream closes its connection, which is how
-the upstream learns that nobody listens any more.
+One object per upstream. Closing a stream closes its connection: the upstream learns that nobody listens any more.
 """
 
 from __future__ import annotations
 
-import errno
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embeddings, Ranking, RerankRequest
 from zhibei.engines import openai_body
 from zhibei.engines.sse import EventTooLarge, SseSplitter
-from zhibei.errors import Busy, ZhibeiError
+from zhibei.engines.transport import Answer, ConnectionLost, NonsenseAnswer, transport_to
 from zhibei.events import GenerationEvent
 from zhibei.i18n import Phrase
 
-if TYPE_CHECKING:
-    import aiohttp
-
 Json = dict[str, Any]
-CONNECT_TIMEOUT_S = 10.0
 # Many inputs make a large answer: ten thousand embeddings of a thousand numbers are about this much.
 MAX_ANSWER_BYTES = 256 << 20
-
-
-class ConnectionLost(ZhibeiError):
-    """The connection broke, or could not be made. The caller knows what that means and raises an error of its own."""
-
-
-class NonsenseAnswer(ConnectionLost):
-    """What was answered breaks the protocol: no JSON, or not the JSON that was asked for, or without end."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__("The engine's answer makes no sense: {problem}", problem=problem)
+# What reading JSON of another shape than agreed trips over.
+NONSENSE = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
 
 
 class OpenAIUpstream:
@@ -54,18 +39,16 @@ class OpenAIUpstream:
         """No connection is made yet.
 
         Args:
-            address: like ``http://127.0.0.1:8080``.
+            address: like ``http://127.0.0.1:8080``, or ``unix:///run/x.sock``.
             key: sent as a bearer token, if any.
             model: the name the upstream knows the model by.
             extra: fields added to every generation request.
             on_progress: told of everything that a stream brings: text, or how far a prompt is read.
         """
-        self._address = address
-        self._key = key
+        self._transport = transport_to(address, key)
         self._model = model
         self._extra = dict(extra or {})
         self._on_progress = on_progress or (lambda: None)
-        self._session: aiohttp.ClientSession | None = None
 
     def chat(self, request: ChatRequest, extra: Mapping[str, Any] | None = None) -> AsyncGenerator[GenerationEvent, None]:
         """Events of a streamed chat completion. ``extra``: further fields of this request."""
@@ -108,75 +91,41 @@ class OpenAIUpstream:
 
     async def close(self) -> None:
         """Close all connections. Idempotent."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._transport.close()
 
     async def _json(self, method: str, path: str, body: Json | None) -> Json:
-        import aiohttp
-
+        response = await self._transport.send(method, path, None if body is None else orjson.dumps(body))
         try:
-            data = None if body is None else orjson.dumps(body)
-            url = self._address + path
-            async with self._connected().request(method, url, data=data, allow_redirects=False) as response:
-                answer = _parse(await _bounded(response))
-                if response.status >= 300:
-                    raise openai_body.error_of(answer, response.status)
-                if not isinstance(answer, dict):
-                    raise NonsenseAnswer(str(answer)[:200])
-                return answer
-        except (aiohttp.ClientError, OSError) as error:
-            raise _lost(error) from error
+            answer = _parse(await _whole(response))
+        finally:
+            response.close()
+        if response.status >= 300:
+            raise openai_body.error_of(answer, response.status)
+        if not isinstance(answer, dict):
+            raise NonsenseAnswer(str(answer)[:200])
+        return answer
 
     async def _stream(self, path: str, body: Json, reader: openai_body.EventReader) -> AsyncGenerator[GenerationEvent, None]:
-        import aiohttp
-
         splitter = SseSplitter()
+        answer = await self._transport.send("POST", path, orjson.dumps(body))
         try:
-            url, data = self._address + path, orjson.dumps(body)
-            async with self._connected().post(url, data=data, allow_redirects=False) as response:
-                if response.status >= 300:
-                    raise openai_body.error_of(_parse(await _bounded(response)), response.status)
-                async for piece in response.content.iter_any():
-                    for data in splitter.feed(piece):
-                        if data == b"[DONE]":
-                            continue
-                        self._on_progress()
+            if answer.status >= 300:
+                raise openai_body.error_of(_parse(await _whole(answer)), answer.status)
+            while piece := await answer.read():
+                self._on_progress()
+                for data in splitter.feed(piece):
+                    if data != b"[DONE]":
                         for event in _events(reader, data):
                             yield event
         except EventTooLarge as error:
             raise NonsenseAnswer(str(error)) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise _lost(error) from error
+        finally:
+            answer.close()
         with _sensible():
             finished = reader.finish()
         if finished is None:
             raise ConnectionLost("The connection was lost: {problem}", problem="the answer ended too early")
         yield finished
-
-    def _connected(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            import aiohttp
-
-            headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-            if self._key is not None:
-                headers["Authorization"] = f"Bearer {self._key}"
-            self._session = aiohttp.ClientSession(
-                headers=headers,
-                # A connection that was kept may be closed by the other side at the moment it is used again.
-                connector=aiohttp.TCPConnector(limit=0, force_close=True),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-                trust_env=False,
-                auto_decompress=False,
-            )
-        return self._session
-
-
-def _lost(error: Exception) -> ZhibeiError:
-    """The error for a connection that broke. Too many open files are this side's trouble, and nobody has died of it."""
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return Busy("This server has too many open files.", hint="Raise its limit: ulimit -n.", retry_after_s=1)
-    return ConnectionLost("The connection was lost: {problem}", problem=str(error) or type(error).__name__)
 
 
 @contextmanager
@@ -184,18 +133,20 @@ def _sensible() -> Iterator[None]:
     """JSON of another shape than agreed is the other side's fault, whatever it trips over here."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+    except NONSENSE as error:
         raise NonsenseAnswer(repr(error)[:200]) from error
 
 
 def _events(reader: openai_body.EventReader, data: bytes) -> list[GenerationEvent]:
-    with _sensible():
+    try:
         return reader.read(orjson.loads(data))
+    except NONSENSE as error:
+        raise NonsenseAnswer(repr(error)[:200]) from error
 
 
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+async def _whole(answer: Answer) -> bytes:
     pieces, num_bytes = [], 0
-    async for piece in response.content.iter_any():
+    while piece := await answer.read():
         pieces.append(piece)
         num_bytes += len(piece)
         if num_bytes > MAX_ANSWER_BYTES:

@@ -25,6 +25,7 @@ import orjson
 import psutil
 
 from zhibei.engines.base import EngineStatus, LogSink
+from zhibei.engines.endings import DEVICE_GONE, DEVICE_GONE_HINT, Ending, device_missing, ending, num_killed_for_memory
 from zhibei.engines.liveness import STALL_S, Activity, Liveness
 from zhibei.errors import EngineDied, EngineMissing, EngineStalled, EngineStartFailed
 from zhibei.i18n import N_
@@ -49,6 +50,19 @@ class Ready:
     address: str
     key: str
     child: asyncio.subprocess.Process | None = field(default=None, repr=False, compare=False)
+
+
+class _Waiting:
+    """See ``EngineProcess.waiting``. One object serves all who wait: it is entered for every token."""
+
+    def __init__(self, process: EngineProcess) -> None:
+        self._process = process
+
+    def __enter__(self) -> None:
+        self._process._begin_waiting()
+
+    def __exit__(self, *error: object) -> None:
+        self._process._num_waiting -= 1
 
 
 class EngineProcess:
@@ -92,7 +106,10 @@ class EngineProcess:
         self._clock = clock
         self._liveness = Liveness(stall_s)
         self._num_waiting = 0
+        self._waiting = _Waiting(self)
         self._stalled: asyncio.subprocess.Process | None = None
+        self._num_killed_before: int | None = None
+        self._has_device: bool | None = None
 
     @property
     def state(self) -> State:
@@ -113,16 +130,14 @@ class EngineProcess:
         finally:
             self._num_calls -= 1
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> _Waiting:
         """Somebody waits for it to say something: as long as nobody does, nothing is expected of it."""
+        return self._waiting
+
+    def _begin_waiting(self) -> None:
         if not self._num_waiting:
             self.progressed()
         self._num_waiting += 1
-        try:
-            yield
-        finally:
-            self._num_waiting -= 1
 
     def progressed(self) -> None:
         """It gave a token, computed a batch of a prompt, or came a step further in loading."""
@@ -164,15 +179,21 @@ class EngineProcess:
         ended = child.returncode if child is not None else None
         if child is not None and ended is None:
             self._give_up(child)
-            how = {"how": N_("its answer made no sense"), "code": "killed"}
+            found = Ending(N_("its answer made no sense"), "killed")
+        elif child is None or ended is None:
+            found = Ending(N_("nobody knows how"), "?")
         else:
-            how = {"how": N_("nobody knows how"), "code": "?"} if ended is None else describe_exit(ended)
+            self._give_up(child)
+            await self._drained(child)
+            found = self._ending(ended)
         return EngineDied(
             "The engine of {model} stopped while it was answering: {how} ({code}).",
-            hint="Ask again: it is started anew. If it happens again, see the log lines and try a smaller --ctx-size.",
+            hint=(found.hint if found.device_failed else None)
+            or N_("Ask again: it is started anew. If it happens again, see the log lines and try a smaller --ctx-size."),
             log_tail=self.log_tail(),
             model=self._name,
-            **how,
+            how=found.how,
+            code=found.code,
         )
 
     def log_tail(self) -> tuple[str, ...]:
@@ -188,6 +209,7 @@ class EngineProcess:
     async def _start(self) -> Ready:
         await self._end("starting")
         self._lines.clear()
+        self._num_killed_before = num_killed_for_memory()
         key = secrets.token_urlsafe(32)
         try:
             self._child = await asyncio.create_subprocess_exec(
@@ -205,6 +227,7 @@ class EngineProcess:
             self._watchers = (drain, guard)
             with self.waiting():
                 address = await self._handshake(self._child, key)
+            self._check_device()
         except BaseException:
             await self._end("failed")
             raise
@@ -227,23 +250,46 @@ class EngineProcess:
             raise EngineMissing(str(answer["missing"]), hint=answer.get("hint"), **(values if isinstance(values, dict) else {}))
         await self._drained(child)
         if child is self._stalled:
-            how = {"how": N_("it hung: nothing was seen of it for too long"), "code": "killed"}
+            found = Ending(N_("it hung: nothing was seen of it for too long"), "killed")
         elif isinstance(answer, dict) and "problem" in answer:
-            how = {"how": N_("the engine could not load it"), "code": str(answer["problem"])}
+            found = Ending(N_("the engine could not load it"), str(answer["problem"]))
         elif child.returncode is None:
-            how = {"how": N_("its answer made no sense"), "code": "killed"}
+            found = Ending(N_("its answer made no sense"), "killed")
         else:
-            how = describe_exit(child.returncode)
+            found = self._ending(child.returncode)
         raise EngineStartFailed(
             "{model} could not be loaded: {how} ({code}).",
-            hint="The engine's last lines are below. Check the file with zhibei show {model}; try a smaller --ctx-size.",
+            hint=found.hint
+            or N_("The engine's last lines are below. Check the file with zhibei show {model}; try a smaller --ctx-size."),
             log_tail=self.log_tail(),
             model=self._name,
-            **how,
+            how=found.how,
+            code=found.code,
         )
+
+    def _check_device(self) -> None:
+        """One that had a graphics processor when it was first started must not go on without: that would be a silent change."""
+        said = device_missing(self._lines)
+        if self._has_device is None:
+            self._has_device = said is None
+        if self._has_device and said is not None:
+            raise EngineStartFailed(
+                "{model} could not be loaded: {how} ({code}).",
+                hint=DEVICE_GONE_HINT,
+                log_tail=self.log_tail(),
+                model=self._name,
+                how=DEVICE_GONE,
+                code=said,
+            )
+
+    def _ending(self, exit_code: int) -> Ending:
+        before, now = self._num_killed_before, num_killed_for_memory()
+        return ending(exit_code, self._lines, for_memory=before is not None and now is not None and now > before)
 
     async def _drained(self, child: asyncio.subprocess.Process) -> None:
         """Wait a moment for the last lines of a child that is ending, and for its end."""
+        if child is not self._child:
+            return
         with _quiet_timeout():
             await asyncio.wait_for(asyncio.shield(self._watchers[0]), END_GRACE_S)
         with _quiet_timeout():
@@ -275,12 +321,17 @@ class EngineProcess:
             self._give_up(child)
 
     async def _guard(self, child: asyncio.subprocess.Process) -> None:
-        """Kill the child if it hangs while somebody waits for it."""
+        """Kill the child if it hangs while somebody waits for it; and what it leaves behind when it ends."""
         while child.returncode is None:
+            if self._state == "ready":
+                # Only what happened just before its end may have to do with it.
+                self._num_killed_before = num_killed_for_memory()
             await asyncio.sleep(self._liveness.check_every_s)
             if self._num_waiting and self._liveness.is_stalled(self._clock(), _activity(child.pid)):
                 self._stalled = child
                 self._give_up(child)
+        # Its end is not told to who waits for it before its pipes end, which what it started may hold open.
+        self._give_up(child)
 
     def _give_up(self, child: asyncio.subprocess.Process) -> None:
         if child is self._child and self._state == "ready":
@@ -350,20 +401,3 @@ def _activity(pid: int) -> Activity | None:
     except psutil.Error:
         read_bytes = 0
     return Activity(times.user + times.system, read_bytes)
-
-
-_SIGNALS = {
-    4: N_("this processor lacks an instruction that the engine was built for"),
-    6: N_("the engine gave up on an error of its own"),
-    7: N_("the model file changed, or the disk failed, while it was used"),
-    9: N_("killed by the system, usually because memory ran out"),
-    11: N_("a memory fault in the engine"),
-    15: N_("told to end by somebody"),
-}
-
-
-def describe_exit(code: int) -> dict[str, str]:
-    """How a process ended, as values for a message: ``how`` in words, ``code`` exactly."""
-    if code >= 0:
-        return {"how": N_("it ended by itself"), "code": f"exit code {code}"}
-    return {"how": _SIGNALS.get(-code, N_("ended by a signal")), "code": f"signal {-code}"}

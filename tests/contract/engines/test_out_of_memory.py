@@ -51,7 +51,7 @@ class LimitedBackend(LlamaCppBackend):
         self.tried.append(spec)
         engine = LlamaCppEngine(spec, log)
         command = [sys.executable, "-c", LIMITED.format(limit=self.limit_bytes)]
-        engine._process = EngineProcess(spec.model_name, command, lambda key: order.encode(spec, key), log)
+        engine._process = EngineProcess(spec.model_name, command, lambda key: order.encode(order.Order(spec, key)), log)
         try:
             await engine.ready()
         except BaseException:

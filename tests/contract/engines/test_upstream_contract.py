@@ -12,7 +12,7 @@ import pytest_asyncio
 from contract.engines import test_engine_contract as sentences
 from zhibei.chat import ChatRequest, CompletionRequest, Message, ResponseFormat
 from zhibei.engines.base import Engine
-from zhibei.engines.llama_cpp.backend import LlamaCppBackend, LlamaCppEngine
+from zhibei.engines.llama_cpp.engine import LlamaCppEngine
 from zhibei.engines.upstream.backend import UpstreamBackend, UpstreamEngine
 from zhibei.engines.upstream.listing import Upstreams
 from zhibei.errors import ModelNotFound, UpstreamDown
@@ -30,7 +30,9 @@ pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def theirs(smollm2_path: Path) -> AsyncIterator[LlamaCppEngine]:
     """The other program's server, with a model and two slots."""
-    engine = await LlamaCppBackend().start(sentences.spec_for("llama.cpp", smollm2_path), lambda line: None)
+    # As another program would be reached: on a port.
+    engine = LlamaCppEngine(sentences.spec_for("llama.cpp", smollm2_path), lambda line: None)
+    await engine.ready()
     yield engine
     await engine.close()
 

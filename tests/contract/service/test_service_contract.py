@@ -350,7 +350,8 @@ async def test_keep_alive_of_a_request_is_kept(service: Service) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        ContextTooLong(9000, 4096),
+        ContextTooLong(9000, 100),
+        ContextTooLong(9000, 4096, is_models_limit=True),
         BadRequest("A thing {what} is wrong.", hint="Mend {what}.", what="here"),
         EngineStartFailed("It did not come up.", log_tail=("first", "last")),
     ],

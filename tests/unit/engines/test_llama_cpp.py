@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from zhibei.engines.llama_cpp import infill, order, worker
-from zhibei.engines.llama_cpp.log_lines import LogLines
+from zhibei.engines.llama_cpp.log_lines import LogLines, template_problem
 from zhibei.plans import EngineSpec
 
 SPEC = EngineSpec(
@@ -17,8 +17,8 @@ SPEC = EngineSpec(
 
 
 def test_an_order_is_read_as_it_was_given() -> None:
-    assert order.decode(order.encode(SPEC, "key", "/prompts")) == (SPEC, "key", "/prompts")
-    assert order.decode(order.encode(SPEC, "key")) == (SPEC, "key", None)
+    for given in (order.Order(SPEC, "key", "/prompts", "/x.sock"), order.Order(SPEC, "key")):
+        assert order.decode(order.encode(given)) == given
     for wrong in (b"[]", b"{}", b'{"spec": {"engine": "x"}, "key": "k"}', b"{"):
         with pytest.raises(ValueError, match=r"order|Expecting"):
             order.decode(wrong)
@@ -86,3 +86,21 @@ error parsing grammar: SECRET
         "0.01.325.733 E failed to parse grammar",
         "/src/ggml.c:1: GGML_ASSERT(x) failed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (
+            (
+                "0.00.036.922 E common_chat_templates_init: error: Unexpected token: %} of type 9",
+                "0.00.036.948 E srv          init: init: chat template parsing error: std::exception",
+            ),
+            "Unexpected token: %} of type 9",
+        ),
+        (("0.00.024.667 E srv          init: init: chat template parsing error: no parser",), "no parser"),
+        (("0.00.024.667 E srv          init: exiting due to model loading error",), None),
+    ],
+)
+def test_what_is_wrong_with_a_template_is_found_in_the_log(lines: tuple[str, ...], problem: str | None) -> None:
+    assert template_problem(lines) == problem

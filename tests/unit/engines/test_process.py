@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from zhibei.engines.process import EngineProcess, describe_exit
+from zhibei.engines.process import EngineProcess
 from zhibei.errors import EngineMissing, EngineStartFailed
 
 FAKE = Path(__file__).parents[2] / "support" / "fake_worker.py"
@@ -187,10 +187,3 @@ def test_the_child_ends_with_its_parent_even_on_sigkill(tmp_path: Path) -> None:
         assert psutil.pid_exists(pid)
         parent.kill()
     asyncio.run(wait_until_gone(pid))
-
-
-def test_exit_codes_in_words() -> None:
-    assert "memory ran out" in describe_exit(-9)["how"]
-    assert "memory fault" in describe_exit(-11)["how"]
-    assert describe_exit(3) == {"how": "it ended by itself", "code": "exit code 3"}
-    assert describe_exit(-63)["code"] == "signal 63"

@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import platform
 import sys
+from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib import metadata, util
 
 from zhibei.engines.base import LogSink
 from zhibei.engines.liveness import STALL_S
 from zhibei.engines.llama_cpp.engine import LlamaCppEngine
+from zhibei.engines.llama_cpp.log_lines import template_problem
+from zhibei.engines.llama_cpp.no_template import STAND_IN, WithoutTemplate
 from zhibei.engines.llama_cpp.prompts import PromptStore
+from zhibei.engines.llama_cpp.socket_place import SocketPlace
+from zhibei.errors import EngineStartFailed
 from zhibei.i18n import N_
 from zhibei.plans import EngineInfo, EngineSpec
 
 # A device, how the version of a build for it begins after the plus sign, and a library that comes with it.
 _BUILDS = (("cuda", "cu", "libcudart"), ("rocm", "rocm", "libamdhip"), ("vulkan", "vulkan", "libggml-vulkan"))
+_NUM_SAID = 100
 
 
 class LlamaCppBackend:
@@ -42,17 +49,34 @@ class LlamaCppBackend:
         )
 
     async def start(self, spec: EngineSpec, log: LogSink) -> LlamaCppEngine:
-        """Load the model in a worker and ask it what it can do."""
+        """Load the model in a worker and ask it what it can do; one whose chat template cannot be used, without it."""
         shelf = None
         if self._prompts is not None:
             shelf = await asyncio.to_thread(self._prompts.shelf, spec, metadata.version("xllamacpp"))
-        engine = LlamaCppEngine(spec, log, shelf=shelf, stall_s=self._stall_s)
+        said: deque[str] = deque(maxlen=_NUM_SAID)
+
+        def hear(line: str) -> None:
+            said.append(line)
+            log(line)
+
         try:
-            await engine.ready()
-        except BaseException:
-            await engine.close()
-            raise
-        return engine
+            return await _ready(LlamaCppEngine(spec, hear, shelf=shelf, stall_s=self._stall_s, place=SocketPlace()))
+        except EngineStartFailed:
+            problem = template_problem(said)
+            if problem is None:
+                raise
+        log(f"the chat template cannot be used, the model is loaded without it: {problem}")
+        plain = replace(spec, chat_template=STAND_IN)
+        return await _ready(WithoutTemplate(plain, log, shelf=shelf, stall_s=self._stall_s, problem=problem, place=SocketPlace()))
+
+
+async def _ready(engine: LlamaCppEngine) -> LlamaCppEngine:
+    try:
+        await engine.ready()
+    except BaseException:
+        await engine.close()
+        raise
+    return engine
 
 
 def _devices() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A model served by llama.cpp: a worker process, and its OpenAI-compatible server spoken to over loopback."""
+"""A model served by llama.cpp: a worker process, and its OpenAI-compatible server spoken to where no other user is."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from zhibei.engines.liveness import STALL_S
 from zhibei.engines.llama_cpp import infill, order
 from zhibei.engines.llama_cpp.log_lines import LogLines
 from zhibei.engines.llama_cpp.prompts import MIN_TOKENS, Shelf
+from zhibei.engines.llama_cpp.socket_place import SocketPlace
 from zhibei.engines.openai_body import chat_body
-from zhibei.engines.openai_upstream import ConnectionLost, NonsenseAnswer, OpenAIUpstream
+from zhibei.engines.openai_upstream import OpenAIUpstream
 from zhibei.engines.process import EngineProcess, Ready
+from zhibei.engines.transport import ConnectionLost, NonsenseAnswer
 from zhibei.errors import BadRequest, EngineRefused, Unsupported, ZhibeiError
 from zhibei.events import GenerationEvent
 from zhibei.plans import Ability, EngineSpec
@@ -40,6 +42,7 @@ class LlamaCppEngine:
         *,
         shelf: Shelf | None = None,
         stall_s: float = STALL_S,
+        place: SocketPlace | None = None,
         command: Sequence[str] = WORKER,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -50,17 +53,18 @@ class LlamaCppEngine:
             log: receives the worker's lines.
             shelf: where prompts are kept between loads, if they are.
             stall_s: how long the worker may do nothing while it is needed.
+            place: where the worker's server listens; without one, on a port of loopback.
             command: the worker.
             clock: what tells how long the worker did nothing.
         """
         self._spec = spec
         self._log = log
         self._shelf = shelf
-        prompts = None if shelf is None else str(shelf.directory)
+        self._place = place
         self._process = EngineProcess(
             spec.model_name,
             command,
-            lambda key: order.encode(spec, key, prompts),
+            self._order,
             log,
             stall_s=stall_s,
             clock=clock,
@@ -71,6 +75,10 @@ class LlamaCppEngine:
         self._ready: Ready | None = None
         self._upstream: OpenAIUpstream | None = None
         self._opening = asyncio.Lock()
+
+    def _order(self, key: str) -> bytes:
+        prompts = None if self._shelf is None else str(self._shelf.directory)
+        return order.encode(order.Order(self._spec, key, prompts, None if self._place is None else self._place.path()))
 
     @property
     def spec(self) -> EngineSpec:
@@ -159,6 +167,8 @@ class LlamaCppEngine:
         finally:
             await self._process.close()
             self._ready = None
+            if self._place is not None:
+                self._place.remove()
 
     async def _running(self) -> tuple[OpenAIUpstream, Ready]:
         ready = await self._process.ensure_ready()

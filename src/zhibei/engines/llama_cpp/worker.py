@@ -1,4 +1,4 @@
-"""The child: hosts ``xllamacpp.Server`` on a loopback port that only the parent's key opens.
+"""The child: hosts ``xllamacpp.Server`` on a socket of its owner's, or a loopback port, that only the parent's key opens.
 
 Reads its order from standard input, answers there with its address on standard output, and ends when standard input
 closes or the parent dies. Whatever native code prints goes to standard error.
@@ -36,14 +36,14 @@ def main() -> None:
     _die_with_parent(parent)
     _spare_others()
     answers = _claim_stdout()
-    spec, key, prompts = order.decode(sys.stdin.buffer.readline())
+    told = order.decode(sys.stdin.buffer.readline())
     try:
         import xllamacpp
     except ImportError as error:
         _answer(answers, missing_library(str(error)))
         return
     try:
-        server = xllamacpp.Server(parameters(xllamacpp, spec, key, prompts))
+        server = xllamacpp.Server(parameters(xllamacpp, told))
     except RuntimeError as error:
         _answer(answers, {"problem": str(error)})
         return
@@ -70,14 +70,14 @@ def missing_library(problem: str) -> dict[str, Any]:
     }
 
 
-def parameters(xllamacpp: Any, spec: EngineSpec, key: str, prompts: str | None = None) -> Any:
-    """``CommonParams`` for a spec: every field of it, and nothing left open that could be reached from outside."""
-    params = xllamacpp.CommonParams()
+def parameters(xllamacpp: Any, told: order.Order) -> Any:
+    """``CommonParams`` for an order: every field of its spec, and nothing left open that could be reached from outside."""
+    spec, params = told.spec, xllamacpp.CommonParams()
     params.model.path = spec.model_path
     params.model_alias = {spec.model_name}
-    _set_service(params, key)
-    if prompts is not None:
-        params.slot_save_path = os.path.join(prompts, "")  # noqa: PTH118  it appends names as they are
+    _set_service(params, told)
+    if told.prompts is not None:
+        params.slot_save_path = os.path.join(told.prompts, "")  # noqa: PTH118  it appends names as they are
     params.n_ctx = spec.ctx_size * spec.num_slots
     params.n_parallel = spec.num_slots
     params.kv_unified = False
@@ -118,10 +118,11 @@ def _set_placement(params: Any, spec: EngineSpec) -> None:
         params.n_ctx_checkpoints = spec.n_ctx_checkpoints
 
 
-def _set_service(params: Any, key: str) -> None:
-    params.hostnames = ["127.0.0.1"]
+def _set_service(params: Any, told: order.Order) -> None:
+    # A name that ends in .sock is a socket's.
+    params.hostnames = [told.socket or "127.0.0.1"]
     params.port = 0
-    params.api_keys = [key]
+    params.api_keys = [told.key]
     # No page may read an answer: an origin that no page has.
     params.cors_origins = "null.invalid"
     params.cors_credentials = False

@@ -15,7 +15,8 @@ from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embedd
 from zhibei.engines import demands
 from zhibei.engines.base import EngineStatus, LogSink
 from zhibei.engines.openai_body import chat_body
-from zhibei.engines.openai_upstream import ConnectionLost, NonsenseAnswer, OpenAIUpstream
+from zhibei.engines.openai_upstream import OpenAIUpstream
+from zhibei.engines.transport import ConnectionLost, NonsenseAnswer
 from zhibei.engines.upstream import abilities as asked
 from zhibei.engines.upstream import requests
 from zhibei.engines.upstream.kinds import KINDS, Kind
