@@ -7,8 +7,9 @@ import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from zhibei import event_loop
 from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Message, ResponseFormat, Tool, ToolCall
@@ -31,6 +32,7 @@ from zhibei.settings import resolve
 
 T = TypeVar("T")
 Said = str | Message | Sequence[Message]
+_LOOK_UP_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,45 @@ class Model:
         self.close()
 
 
+class _Step(Generic[T]):
+    """A coroutine that one thread waits for and another runs.
+
+    Ctrl-C may come at any moment of the waiting: a queue loses nothing by it, a condition may lose its lock.
+    """
+
+    def __init__(self, work: Coroutine[object, None, T]) -> None:
+        self._work = work
+        self._task: asyncio.Task[T] | None = None
+        self._ended: SimpleQueue[asyncio.Task[T]] = SimpleQueue()
+
+    def start(self) -> None:
+        """Run it, on the loop's thread."""
+        self._task = asyncio.get_running_loop().create_task(self._work)
+        self._task.add_done_callback(self._end)
+
+    def result(self) -> T:
+        """Wait for it, on the other thread."""
+        while True:
+            try:
+                # A signal that comes just before the thread sleeps is only seen when it wakes.
+                ended = self._ended.get(timeout=_LOOK_UP_S)
+            except Empty:
+                continue
+            return ended.result()
+
+    def cancel(self) -> None:
+        """Stop it, on the loop's thread, if it still runs or never began."""
+        if self._task is None:
+            self._work.close()
+        else:
+            self._task.cancel()
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        # Whoever was interrupted does not look at its error any more.
+        task.cancelled() or task.exception()
+        self._ended.put(task)
+
+
 class Runner:
     """An event loop on a thread of its own, for callers that have none."""
 
@@ -187,11 +228,12 @@ class Runner:
         if not self.running:
             work.close()
             raise BadRequest("This model was closed.", hint="Load it again.")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        step = _Step(work)
         try:
-            return future.result()
+            self._loop.call_soon_threadsafe(step.start)
+            return step.result()
         except BaseException:
-            future.cancel()
+            self._loop.call_soon_threadsafe(step.cancel)
             raise
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
