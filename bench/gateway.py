@@ -37,11 +37,14 @@ async def one(address: str, key: str, prompt: str, num_tokens: int, model: str =
     }
     data = json.dumps(body).encode()
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {where.netloc}\r\nAuthorization: Bearer {key}\r\n"
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {where.netloc or 'localhost'}\r\nAuthorization: Bearer {key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"
     )
     start = time.perf_counter()
-    reader, writer = await asyncio.open_connection(where.hostname, where.port, limit=1 << 20)
+    if where.scheme == "unix":
+        reader, writer = await asyncio.open_unix_connection(where.path, limit=1 << 20)
+    else:
+        reader, writer = await asyncio.open_connection(where.hostname, where.port, limit=1 << 20)
     writer.write(head.encode() + data)
     first, tail = 0.0, b""
     while piece := await reader.read(65536):

@@ -18,6 +18,8 @@ from zhibei.models import StoredModel
 from zhibei.planner.choose import fitting
 from zhibei.plans import Hardware
 from zhibei.refs import ModelRef
+from zhibei.runtime.last_used import LastUsed
+from zhibei.runtime.measurements import Measurements
 from zhibei.runtime.pool import Pool
 from zhibei.runtime.recorder import Recorder
 from zhibei.settings import HubSettings, Origins, Settings, foreign_directories
@@ -43,6 +45,7 @@ class App:
     upstreams: Upstreams
     instance: str
     origins: Origins = field(default_factory=dict)
+    last_used: LastUsed = field(default_factory=LastUsed)
 
     async def all_models(self) -> Sequence[StoredModel]:
         """The models on this disk, broken ones included, then those of other servers that answer."""
@@ -80,7 +83,9 @@ def build(settings: Settings, *, backends: Mapping[str, Backend] | None = None, 
         engines = {"upstream": create("upstream", upstreams), **backends}
     recorder = Recorder(settings.home / "state", detect)
     pool = Pool(settings, partial(resolve, library, upstreams), detect, engines, recorder)
-    return App(settings, library, pool, detect, upstreams, instance, origins or {})
+    last_used = LastUsed(Measurements(settings.home / "state").models)
+    pool.watch(last_used.happened)
+    return App(settings, library, pool, detect, upstreams, instance, origins or {}, last_used)
 
 
 def resolve(library: Library, upstreams: Upstreams, name: str) -> StoredModel:

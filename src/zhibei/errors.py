@@ -10,6 +10,7 @@
     │   ├── NotPermitted          no key, a wrong key, a foreign origin
     │   └── ModelNotFound         no such model on this machine or at the source
     ├── ModelFileError            a model file that is damaged, hostile or of an unknown kind
+    ├── TemplateUnusable          the chat template of a model makes no prompts; the model itself may be sound
     ├── StoreError                the store on disk
     │   ├── ModelBroken           a stored model whose manifest or files are damaged
     │   ├── DigestMismatch        the bytes are not the ones that were promised
@@ -95,18 +96,24 @@ class Unsupported(BadRequest):
 
 
 class ContextTooLong(BadRequest):
-    """The prompt does not fit the context. ``num_prompt_tokens`` and ``ctx_size`` are in tokens."""
+    """The prompt does not fit the context. ``num_prompt_tokens`` and ``ctx_size`` are in tokens.
 
-    def __init__(self, num_prompt_tokens: int, ctx_size: int) -> None:
+    ``is_models_limit``: the model was made for no longer one.
+    """
+
+    def __init__(self, num_prompt_tokens: int, ctx_size: int, *, is_models_limit: bool = False) -> None:
         super().__init__(
             "The prompt has {num_prompt_tokens} tokens; this model was loaded with a context of {ctx_size}.",
-            hint="Shorten the prompt, or load the model with a larger --ctx-size.",
+            hint="That is all the model was made for: shorten the prompt, or use a model with a longer context."
+            if is_models_limit
+            else "Shorten the prompt, or load the model with a larger --ctx-size.",
             param="messages",
             num_prompt_tokens=num_prompt_tokens,
             ctx_size=ctx_size,
         )
         self.num_prompt_tokens = num_prompt_tokens
         self.ctx_size = ctx_size
+        self.is_models_limit = is_models_limit
 
 
 class BadSetting(UserError):
@@ -141,6 +148,10 @@ class ModelFileError(ZhibeiError):
         self.problem = problem
         self.field = field
         self.offset = offset
+
+
+class TemplateUnusable(ZhibeiError):
+    """The chat template of a model makes no prompts; the model itself may be sound."""
 
 
 class StoreError(ZhibeiError):

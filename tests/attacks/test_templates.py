@@ -116,7 +116,21 @@ def test_a_template_that_cannot_be_used_is_refused_with_words(server: Serving, h
     name = home.add("unusable", template.replace("SECRET", str(home.secret)))
     reply = say(server, name, "hello")
     assert 400 <= reply.status_code < 600 and reply.json()["error"]["message"] and SECRET not in reply.text
+    listed = httpx.get(server.url + "/v1/models", timeout=20).json()["data"]
+    assert f"{name}:latest" in [each["id"] for each in listed]
     lives(server)
+
+
+def test_a_model_without_a_usable_template_still_continues_text(server: Serving, home: Home) -> None:
+    name = home.add("templateless", "{% if %}")
+    reply = say(server, name, "hello")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (422, "template_unusable"), reply.text
+    assert "--chat-template-file" in reply.text and "--ctx-size" not in reply.text
+    load = {"ctx_size": 512, "parallel": 1}
+    raw = {"model": name, "prompt": "hello", "max_tokens": 4, "load": load}
+    assert httpx.post(server.url + "/v1/completions", json=raw, timeout=60).status_code == 200
+    assert httpx.post(server.url + "/apply-template", json={"model": name, "messages": []}, timeout=60).status_code >= 400
+    assert say(server, name, "hello").status_code == 422
 
 
 def test_a_macro_that_calls_itself_ends_its_worker_and_the_next_one_serves(server: Serving, home: Home) -> None:

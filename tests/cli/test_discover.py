@@ -53,7 +53,7 @@ def test_add_keeps_what_is_there(program: Program, config: Path) -> None:
         )
         again = program("discover", "--add", *ports)
         assert (again.code, again.out, config.read_text()) == (0, "", text)
-        assert "In the configuration: koboldcpp at [URL], 1 models." in again.err
+        assert "In the configuration: koboldcpp at [URL]; models: 1." in again.err
         assert "No further server answers." in again.err
         listed = [model["name"] for model in json.loads(program("list", "--json").out)["models"]]
         assert listed == ["upstream:koboldcpp-2/koboldcpp/tiny", "upstream:koboldcpp/koboldcpp/tiny"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -39,6 +40,23 @@ def test_ps_counts_what_a_model_did(program: Program, tmp_path: Path) -> None:
         assert found["num_waiting"] == 0 and found["num_crashes"] == 0 and found["pinned"] is False and found["aliases"] == []
         assert found["load_s"] is not None and (found["num_requests"], found["num_generated_tokens"]) == (1, 3)
         assert program("ps", env={"ZHIBEI_LANG": "zh"}).code == 0
+
+
+def test_ps_tells_which_model_is_without_its_graphics_processor(program: Program, tmp_path: Path) -> None:
+    stored_model(tmp_path / "served")
+    with serving(tmp_path / "served") as server:
+        program.extra["ZHIBEI_PORT"] = str(server.port)
+        chat(server)
+
+        async def fail() -> None:
+            assert server.app is not None
+            wanted = server.app.pool._wanted
+            wanted.update({key: replace(each, device_problem="CUDA error: x") for key, each in wanted.items()})
+
+        server.run(fail)
+        told = f"notice: The graphics processor fails {MODEL}, which is computed without it: CUDA error: x\n"
+        assert program("ps").err == told
+        assert json.loads(program("ps", "--json").out)["models"][0]["device_problem"] == "CUDA error: x"
 
 
 def test_ps_and_top_tell_which_other_server_is_down(program: Program, tmp_path: Path) -> None:

@@ -90,6 +90,24 @@ def test_when_a_model_goes_is_told() -> None:
     assert (told(), told(pinned=True), told(num_leases=1)) == ("stays", "pinned", "in use")
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "[ready]"),
+        ({"state": "stopping"}, "[stopping]"),
+        ({"state": "failed", "num_crashes": 2}, "[[failed], 2 crashes]"),
+        ({"state": "new\x1b[2J"}, None),
+    ],
+)
+def test_states_are_told_in_the_persons_language(changes: dict[str, Any], told: str | None) -> None:
+    def other(template: str, /, **values: object) -> str:
+        return f"[{english(template, **values)}]"
+
+    words = top_text.state_words(resident("a:1", **changes), other)
+    # One that is not known is shown as it came, without what a terminal would obey.
+    assert words == told if told is not None else words.startswith("new") and "\x1b" not in words
+
+
 def test_without_a_server_or_a_terminal(program: Program, tmp_path: Path) -> None:
     assert "No server is running." in program("top").err
     stored_model(tmp_path / "served")

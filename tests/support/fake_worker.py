@@ -1,7 +1,9 @@
 """A child that misbehaves on demand: ``python fake_worker.py MODE``. Speaks the parent's protocol where the mode lets it.
 
 The mode ``serve`` is an HTTP server like llama.cpp's, as far as an engine asks for it. What it does with a request is in the
-request: a prompt, or a last message, that is one of ``BEHAVIOURS`` names it; any other text is said back word by word.
+request: a prompt, or a last message, that is one of ``BEHAVIOURS`` names it; any other text is said back word by word. Further
+words say what is wrong with it from the start: ``stubborn``, ``grandchild``, ``killed``, ``max_ctx=N``,
+``loses_device=FILE`` (from its second start on).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ def main(mode: str) -> None:
     answers = os.dup(1)
     order = json.loads(sys.stdin.buffer.readline())
     if mode == "serve":
+        burden(sys.argv[2:], order, answers)
         asyncio.run(serve(answers))
         return
     fail(mode, answers)
@@ -46,6 +49,27 @@ def main(mode: str) -> None:
         time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)
     sys.stdin.buffer.read()
+
+
+def burden(words: list[str], order: dict[str, Any], answers: int) -> None:
+    if "killed" in words:
+        os.kill(os.getpid(), signal.SIGKILL)
+    limits = [int(word.partition("=")[2]) for word in words if word.startswith("max_ctx=")]
+    if limits and order["spec"]["ctx_size"] > limits[0]:
+        sys.stderr.write("ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 1073741824\n")
+        sys.stderr.flush()
+        os.write(answers, json.dumps({"problem": "Failed to init server"}).encode() + b"\n")
+        sys.exit(0)
+    lost = next((Path(word.partition("=")[2]) for word in words if word.startswith("loses_device=")), None)
+    if lost is not None:
+        if lost.exists():
+            os.write(2, b"ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected\n")
+        lost.touch()
+    if "stubborn" in words:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "grandchild" in words:
+        # It ignores what its parent ignores.
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 
 
 def fail(mode: str, answers: int) -> None:
@@ -182,6 +206,14 @@ async def die(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+async def device_fault(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
+    await begin(writer)
+    await send(writer, delta("one "))
+    os.write(2, b"CUDA error: unspecified launch failure\n  current device: 0, in function x at ggml-cuda.cu:2980\n")
+    os.write(2, b"".join(b"#%d 0x7f in ggml_abort\n" % number for number in range(40)))
+    os.kill(os.getpid(), signal.SIGABRT)
+
+
 async def truncated(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
     await begin(writer)
     await send(writer, delta("one "))
@@ -269,6 +301,7 @@ BEHAVIOURS: dict[str, Callable[[asyncio.StreamWriter, dict[str, Any]], Awaitable
     "for ever": for_ever,
     "slow prompt": slow_prompt,
     "die": die,
+    "device fault": device_fault,
     "truncated": truncated,
     "half an event": half_an_event,
     "no http": no_http,

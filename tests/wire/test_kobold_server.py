@@ -136,7 +136,7 @@ def test_without_any_model_there_is_no_connection(tmp_path: Path) -> None:
 
 def test_the_model_that_is_loaded_is_the_one_that_is_meant(tiny_home: Path) -> None:
     # The settings' model is not even in this store.
-    with serving(tiny_home) as other, httpx.Client(base_url=other.url, timeout=20) as client:
+    with serving(tiny_home, settings=Settings(model="absent")) as other, httpx.Client(base_url=other.url, timeout=20) as client:
         assert client.get("/api/v1/model").json() == {"result": "ReadOnly"}
         assert client.post("/v1/completions", json={"model": MODEL, "prompt": "x"}).status_code == 200
         assert client.get("/api/v1/model").json() == {"result": f"koboldcpp/{MODEL}"}

@@ -65,9 +65,15 @@ class Child:
     """A server in a process of its own."""
 
     def __init__(self, home: Path, grace_s: float) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(home), str(grace_s)], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
-        )
+        self.errors = home.parent / "stderr.txt"
+        with self.errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", CHILD, str(home), str(grace_s)],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=dict(os.environ),
+            )
         assert self.process.stdout is not None
         self.output = self.process.stdout
         self.url = self.output.readline().strip()
@@ -140,6 +146,8 @@ def test_the_first_signal_waits_and_the_second_does_not(tiny_home: Path) -> None
         assert server.output.read() == "closed\n"
         with pytest.raises(httpx.HTTPError):
             "".join(lines)
+        told = server.errors.read_text()
+    assert "stopping: 1 requests may finish, within 60 s; Ctrl-C once more" in told and "Traceback" not in told
 
 
 def test_a_signal_cuts_after_the_grace_and_still_ends_with_0(tiny_home: Path) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from support.serving import MODEL, Serving, serving, stored_model
 from zhibei.chat import ChatRequest, ToolCall
+from zhibei.engines.echo import Fail
+from zhibei.errors import Unsupported
 from zhibei.events import Finished, ReasoningDelta, TextDelta, Timings, ToolCallDelta, Usage
 
 END = Finished(("stop",), Usage(7, 3, 2), Timings(5, 0.25, 3, 0.5, 2))
@@ -119,6 +121,17 @@ def test_a_call_that_was_cut_short_stays_readable(server: Serving, client: ollam
     server.answers((ToolCallDelta(0, '{"town": "Ber', "a", "weather"), Finished(("length",), Usage(1, 1))))
     found = client.chat(MODEL, [USER], tools=[WEATHER])
     assert (found.message.content, found.message.tool_calls, found.done_reason) == ('{"town": "Ber', None, "length")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_without_tools_says_so_in_the_words_that_clients_look_for(
+    server: Serving, client: ollama.Client, stream: bool
+) -> None:
+    refusal = Unsupported("No tools.", hint="Choose a model that was made for tools.", param="tools", ability="tools")
+    server.answers((Fail(refusal),))
+    with pytest.raises(ollama.ResponseError, match="does not support tools") as caught:
+        list(client.chat(MODEL, [USER], tools=[WEATHER], stream=stream))
+    assert caught.value.status_code == 400
 
 
 def test_python_functions_as_tools(server: Serving, client: ollama.Client) -> None:

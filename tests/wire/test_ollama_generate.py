@@ -19,9 +19,12 @@ from zhibei.chat import ChatRequest, CompletionRequest, ImagePart, TextPart, Tok
 from zhibei.engines.echo import Fail
 from zhibei.errors import EngineDied
 from zhibei.events import Finished, ReasoningDelta, TextDelta, Timings, Usage
-from zhibei.options import Sampling
+from zhibei.options import LoadOptions, Sampling
+from zhibei.settings import ModelSettings, Settings
 
 END = Finished(("stop",), Usage(7, 3, 2), Timings(5, 0.25, 3, 0.5, 2))
+THINKER = "thinker:latest"
+THINKING_TEMPLATE = "{{ messages[0].content }}{% if enable_thinking %}<think>{% endif %}"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
@@ -29,6 +32,9 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgG
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     home = tmp_path_factory.mktemp("ollama") / "home"
     stored_model(home)
+    source = home.parent / "thinker.gguf"
+    source.write_bytes(model_bytes(4, **{"tokenizer.chat_template": text(THINKING_TEMPLATE)}))
+    import_model(home, source, THINKER)
     with serving(home) as running:
         yield running
 
@@ -41,6 +47,10 @@ def client(server: Serving) -> Iterator[ollama.Client]:
 
 def last_request(server: Serving) -> ChatRequest | CompletionRequest:
     return server.script.requests[-1]
+
+
+def unload(server: Serving, name: str) -> None:
+    assert httpx.post(f"{server.url}/api/generate", json={"model": name, "keep_alive": 0}).status_code == 200
 
 
 def test_an_answer(server: Serving, client: ollama.Client) -> None:
@@ -135,7 +145,7 @@ def test_raw_text_and_a_suffix(server: Serving, client: ollama.Client) -> None:
 def test_thinking_is_apart(server: Serving, client: ollama.Client) -> None:
     answer = (ReasoningDelta("Hm."), TextDelta("Yes."), END)
     server.answers(answer, answer)
-    found = client.generate(MODEL, "a", think="high")
+    found = client.generate(THINKER, "a", think="high")
     assert (found.thinking, found.response) == ("Hm.", "Yes.")
     wanted = last_request(server)
     assert isinstance(wanted, ChatRequest) and wanted.reasoning_effort == "high"
@@ -143,6 +153,38 @@ def test_thinking_is_apart(server: Serving, client: ollama.Client) -> None:
     assert (first.thinking, first.response, second.response) == ("Hm.", "", "Yes.")
     wanted = last_request(server)
     assert isinstance(wanted, ChatRequest) and wanted.reasoning_effort == "none"
+    unload(server, THINKER)
+
+
+@pytest.mark.parametrize("think", [True, "low", "high"])
+def test_a_model_that_cannot_think_says_so(server: Serving, client: ollama.Client, think: Any) -> None:
+    num_before = len(server.script.requests)
+    for ask in (
+        lambda: client.chat("tiny", [{"role": "user", "content": "a"}], think=think),
+        lambda: list(client.chat("tiny", [{"role": "user", "content": "a"}], think=think, stream=True)),
+        lambda: client.generate("tiny", "a", think=think),
+        lambda: client.generate("tiny", "a", think=think, raw=True),
+        # Clients load a model so before they show a prompt, to learn that it cannot.
+        lambda: client.generate("tiny", think=think),
+    ):
+        with pytest.raises(ollama.ResponseError, match='"tiny" does not support thinking') as caught:
+            ask()
+        assert caught.value.status_code == 400
+    assert len(server.script.requests) == num_before
+    assert client.generate("tiny", think=think, keep_alive=0).done_reason == "unload"
+
+
+def test_thoughts_of_raw_text_are_not_asked_for(server: Serving) -> None:
+    body = {"model": THINKER, "prompt": "a", "raw": True, "think": True, "stream": False}
+    found = httpx.post(f"{server.url}/api/generate", json=body)
+    assert (found.status_code, found.headers["x-zhibei-ignored"]) == (200, "think")
+    unload(server, THINKER)
+
+
+def test_the_settings_template_may_think_where_the_models_cannot(server: Serving) -> None:
+    own = {MODEL: ModelSettings(load=LoadOptions(chat_template=THINKING_TEMPLATE))}
+    with serving(server.settings.home, settings=Settings(models=own)) as other, ollama.Client(host=other.url) as client:
+        assert client.chat(MODEL, [{"role": "user", "content": "a"}], think=True).done
 
 
 def test_formats(server: Serving, client: ollama.Client) -> None:

@@ -56,6 +56,18 @@ def test_an_answer_keeps_to_a_schema(client: ollama.Client) -> None:
     assert isinstance(json.loads(found.response or "")["age"], int)
 
 
+def test_a_model_without_tools_or_thoughts_says_so_in_the_words_that_clients_look_for(client: ollama.Client) -> None:
+    asked = [{"role": "user", "content": "What is the weather in Bern?"}]
+    tool = {"type": "function", "function": {"name": "weather", "description": "The weather.", "parameters": {"type": "object"}}}
+    with pytest.raises(ollama.ResponseError, match="does not support tools") as caught:
+        client.chat(MODEL, asked, tools=[tool], options=OPTIONS)
+    assert caught.value.status_code == 400
+    with pytest.raises(ollama.ResponseError, match=f'"{MODEL}" does not support thinking') as caught:
+        client.chat(MODEL, asked, think=True, options=OPTIONS)
+    assert caught.value.status_code == 400
+    assert client.chat(MODEL, asked, think=False, options=OPTIONS).message.content
+
+
 def test_too_long_is_an_error_with_both_numbers(client: ollama.Client) -> None:
     long = [{"role": "user", "content": "word " * 2000}]
     with pytest.raises(ollama.ResponseError) as caught:

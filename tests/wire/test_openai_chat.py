@@ -292,6 +292,17 @@ def test_the_engines_errors_before_the_first_token_have_a_status(
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize(("ctx_size", "hint"), [(64, "larger --ctx-size"), (128, "all the model was made for")])
+def test_what_would_help_against_a_prompt_that_is_too_long(server: Serving, client: OpenAI, ctx_size: int, hint: str) -> None:
+    server.answers((Fail(ContextTooLong(500, ctx_size)),))
+    with pytest.raises(openai.BadRequestError, match=hint) as caught:
+        client.chat.completions.create(model=MODEL, messages=said("x"))
+    assert (
+        caught.value.code == "context_length_exceeded"
+        and f"500 tokens; this model was loaded with a context of {ctx_size}" in str(caught.value)
+    )
+
+
 def test_an_engine_that_dies_under_way_is_an_error_in_the_stream_and_the_next_request_works(
     server: Serving, client: OpenAI
 ) -> None:

@@ -80,6 +80,17 @@ def test_an_answer(client: OpenAI, server: Serving) -> None:
     assert [(message.role, message.text) for message in request.messages] == [("system", "Be kind."), ("user", "guten Tag 你好")]
 
 
+def test_the_conversation_is_one_that_strict_templates_take(client: OpenAI, server: Serving) -> None:
+    """What agents send: where they are and what is asked, each in a message of its own; also after an earlier response."""
+    said: Any = [{"role": role, "content": role[0]} for role in ("developer", "user", "user", "assistant", "developer", "user")]
+    first = client.responses.create(model=MODEL, input=said[:3], instructions="Be kind.")
+    client.responses.create(model=MODEL, input=said[3:], instructions="Be brief.", previous_response_id=first.id)
+    one, two = ([(each.role, each.text) for each in request.messages] for request in server.script.requests)  # type: ignore[union-attr]
+    assert one == [("system", "Be kind.\n\nd"), ("user", "u\n\nu")]
+    assert [role for role, _ in two] == ["system", "user", "assistant", "user"]
+    assert two[0] == ("system", "Be brief.\n\nd") and two[-1] == ("user", "d\n\nu")
+
+
 def test_every_field_of_a_response_is_there(server: Serving) -> None:
     server.answers((ReasoningDelta("hm"), TextDelta("yes"), END), CALLS)
     for fields in (

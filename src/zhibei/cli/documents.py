@@ -69,6 +69,7 @@ def resident(running: Resident) -> dict[str, Any]:
         "num_generated_tokens": running.num_generated_tokens,
         "num_cached_tokens": running.num_cached_tokens,
         "num_crashes": running.num_crashes,
+        "device_problem": running.device_problem,
     }
 
 

@@ -44,6 +44,7 @@ EXIT_CODES: Mapping[type[errors.ZhibeiError], int] = {
     errors.NotPermitted: NOT_PERMITTED,
     errors.ModelNotFound: NOT_FOUND,
     errors.ModelFileError: DAMAGED,
+    errors.TemplateUnusable: DAMAGED,
     errors.StoreError: DAMAGED,
     errors.ModelBroken: DAMAGED,
     errors.DigestMismatch: DAMAGED,

@@ -8,11 +8,20 @@ from typing import Protocol
 from zhibei.cli.overview import Overview, Row
 from zhibei.cli.render import printable, table
 from zhibei.i18n import N_
+from zhibei.plans import Resident
 from zhibei.units import format_bytes
 
 RIGHT = (2, 3, 4, 5, 6, 7)
 DOWN = N_("The models of {name} at {url} cannot be used now. Why: zhibei discover")
 _BAR_COLUMNS = 20
+_STATE_WORDS = {
+    "starting": N_("starting"),
+    "ready": N_("ready"),
+    "busy": N_("busy"),
+    "stopping": N_("stopping"),
+    "stopped": N_("stopped"),
+    "failed": N_("failed"),
+}
 
 
 class Texts(Protocol):
@@ -72,12 +81,9 @@ def headings(text: Texts) -> list[str]:
 def cells(row: Row, text: Texts, now: datetime | None = None) -> list[str]:
     """Of one model."""
     running = row.resident
-    state = running.state
-    if running.num_crashes:
-        state = text("{state}, {count} crashes", state=state, count=running.num_crashes)
     return [
         printable(running.name),
-        state,
+        state_words(running, text),
         format_bytes(row.num_bytes),
         "-" if row.tokens_per_s is None else f"{row.tokens_per_s:.1f}",
         f"{running.num_leases}/{running.num_slots}",
@@ -86,6 +92,13 @@ def cells(row: Row, text: Texts, now: datetime | None = None) -> list[str]:
         str(running.num_generated_tokens),
         _until(row, text, now or datetime.now(timezone.utc)),
     ]
+
+
+def state_words(running: Resident, text: Texts) -> str:
+    """The state; and how often the engine ended by itself, if it did. A word of a newer server is shown as it is."""
+    word = _STATE_WORDS.get(running.state)
+    state = text(word) if word is not None else printable(running.state)
+    return text("{state}, {count} crashes", state=state, count=running.num_crashes) if running.num_crashes else state
 
 
 def _until(row: Row, text: Texts, now: datetime) -> str:

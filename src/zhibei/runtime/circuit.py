@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from zhibei.engines.endings import DEVICE_GONE
 from zhibei.errors import EngineStartFailed, ModelUnstable, ZhibeiError
 
 MAX_CRASHES = 3
@@ -128,6 +129,7 @@ class Circuits:
 
 
 def is_crash(error: ZhibeiError) -> bool:
-    """Whether a start that failed ended in a crash: a signal, or an end by itself, not words of what is wrong."""
+    """Whether a start that failed ended in a crash: a signal, an end by itself or a device that is gone, not words of a fault."""
     code = str(error.values.get("code", ""))
-    return isinstance(error, EngineStartFailed) and code.startswith(("signal ", "exit code "))
+    ended = code.startswith(("signal ", "exit code ")) or error.values.get("how") == DEVICE_GONE
+    return isinstance(error, EngineStartFailed) and ended

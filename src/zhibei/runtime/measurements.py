@@ -154,6 +154,14 @@ class Measurements:
         runs = (parse(line) for line in lines)
         return tuple(run for run in runs if run is not None and run.machine == machine)
 
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that were measured, the last one first, on whatever machine. Blocks, as all of it."""
+        try:
+            lines = self._read().split(b"\n")
+        except OSError:
+            return ()
+        return tuple(dict.fromkeys(run.model for line in reversed(lines) if (run := parse(line)) is not None))
+
     def calibration(self, machine: str, figures: Machine) -> Calibration:
         """What the runs of a machine have shown."""
         return fit(samples(self.runs_of(machine), figures))

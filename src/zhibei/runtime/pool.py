@@ -34,6 +34,7 @@ from zhibei.runtime.defaults import with_defaults
 from zhibei.runtime.logbook import Logbook
 from zhibei.runtime.measurements import Circumstances
 from zhibei.runtime.named_files import with_absolute_paths, with_files
+from zhibei.runtime.own_limit import own_limit_told
 from zhibei.runtime.recorder import Answer, Knowledge, Recorder
 from zhibei.runtime.refusals import Bounds, Outlook, refusal
 from zhibei.runtime.room import free_gpu_bytes, left_on
@@ -116,7 +117,7 @@ class Pool:
         name = asked.model.name
         if self._circuits.is_open(name):
             self._watchers.tell(happenings.Refused(name, "unstable"))
-        with self._circuits.passing(name):
+        with self._circuits.passing(name), own_limit_told(asked.model):
             ticket = self._ticket(asked, keep_alive, owner)
             engine = await self._admit(ticket)
             began_s = time.monotonic()
@@ -458,8 +459,7 @@ class Pool:
         return True
 
     def _keep_timings(self, key: str, timings: Timings, circumstances: Circumstances) -> None:
-        running = self._running.get(key)
-        if running is None:
+        if (running := self._running.get(key)) is None:
             return
         running.keep_timings(timings)
         spec = running.wanted.plan.spec

@@ -8,8 +8,8 @@ from dataclasses import replace
 from zhibei.hardware.measured import Measured, with_measured
 from zhibei.planner.space import space_of
 from zhibei.plans import Gpu, Hardware
-from zhibei.runtime import scheduler
 from zhibei.runtime.scheduler import Model
+from zhibei.runtime.vacancy import room_bytes, room_gpu_bytes
 
 
 def left_on(
@@ -19,9 +19,9 @@ def left_on(
 
     Main memory is what is free now: what the freed ones hold is told to a plan on its own.
     """
-    room = scheduler.room_bytes(running, hardware.available_bytes, hardware.total_bytes)
+    room = room_bytes(running, hardware.available_bytes, hardware.total_bytes)
     used = space_of(hardware, devices=devices).gpus
-    free = scheduler.room_gpu_bytes(running, _free_bytes(used))
+    free = room_gpu_bytes(running, _free_bytes(used))
     gone = [sum(m.gpu_bytes[number] for m in freed if number < len(m.gpu_bytes)) for number in range(len(used))]
     # Starting models have not taken theirs yet: it was never missing from what is free.
     now = {id(gpu): free[number] + gone[number] for number, gpu in enumerate(used) if gpu.free_bytes is not None}

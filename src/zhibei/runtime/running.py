@@ -104,7 +104,8 @@ def resident(model: Model, wanted: Wanted, running: Running | None, *, num_waiti
         pinned=model.pinned,
         aliases=wanted.wishes.aliases,
         num_waiting=num_waiting,
-        gpu_bytes=sum(model.gpu_bytes),
+        gpu_bytes=sum(model.gpu_bytes) if wanted.device_problem is None else 0,
+        device_problem=wanted.device_problem,
     )
     return shown if running is None else _with_counts(shown, running)
 

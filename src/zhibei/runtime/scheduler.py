@@ -3,16 +3,21 @@
 A request is a ticket for a model key. Tickets are served as far as their model has free slots: an owner's in the order in
 which they came, and owners in turn (turns.py). A ticket whose model must wait for memory holds back all later ones, so that
 it is not starved by a busy neighbour; but those that waited for a model while it loaded are served before it leaves, so that
-no load is in vain. A model that takes nothing of this machine is never waited for, nor made to leave.
+no load is in vain. So are a few that come soon after another wanted its memory: its load would have to be repeated for them.
+A model that takes nothing of this machine is never waited for, nor made to leave.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from zhibei.runtime import eviction, turns
+from zhibei.runtime.vacancy import room_bytes, room_gpu_bytes
+
+MAX_GRACE_S = 10.0
+"""As long as a model's load took, but no longer, others wait for its memory while it still takes requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Model:
     """A model that is starting, ready or stopping. ``doomed``: it stops as soon as it is idle.
 
     ``num_bytes`` and ``gpu_bytes``: as planned; ``measured_bytes``: of main memory, 0 where not known. ``owners`` of leases.
-    ``loaded_for``: the tickets that waited for it when it was loaded.
+    ``kept_for``: the tickets that it serves before it leaves for another.
     """
 
     key: str
@@ -59,7 +64,7 @@ class Model:
     load_s: float = 0.0
     pinned: bool = False
     owners: Mapping[int, str] = field(default_factory=dict)
-    loaded_for: frozenset[int] = frozenset()
+    kept_for: frozenset[int] = frozenset()
 
     @property
     def expires_at_s(self) -> float | None:
@@ -86,7 +91,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything the scheduler knows. ``max_models`` 0: as memory allows. ``last_served``: owner → number of that serving."""
+    """Everything the scheduler knows. ``max_models`` 0: as memory allows. ``last_served``: owner → number of that serving.
+
+    ``wanted_since_s``: since when somebody has waited for memory; None: nobody does.
+    """
 
     max_queue: int
     max_models: int = 0
@@ -95,6 +103,7 @@ class State:
     draining: bool = False
     last_served: Mapping[str, int] = field(default_factory=dict)
     num_served: int = 0
+    wanted_since_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,30 +255,6 @@ def next_expiry_s(state: State) -> float | None:
     return min((at for at in (*models, *tickets) if at is not None), default=None)
 
 
-def room_bytes(models: Iterable[Model], free_bytes: int | None, total_bytes: int | None) -> int | None:
-    """Memory that one more model could take beside ``models``; None: not known.
-
-    What starting models will take is still free; and the system calls the weights of running models free, as far as they are
-    mapped from their files, because it could drop and read them again. So no more is given than is left of the total.
-    A running model counts for what was planned, or for what it was seen to take where that is more (``Model.held_bytes``).
-    """
-    if free_bytes is None:
-        return None
-    running = tuple(models)
-    room = free_bytes - sum(model.num_bytes for model in running if model.phase == "starting")
-    if total_bytes is not None:
-        room = min(room, total_bytes - sum(model.held_bytes for model in running))
-    return max(0, room)
-
-
-def room_gpu_bytes(models: Iterable[Model], free_bytes: Iterable[int]) -> tuple[int, ...]:
-    """Memory of each graphics processor that one more model could take beside those that are starting."""
-    starting = [model.gpu_bytes for model in models if model.phase == "starting"]
-    return tuple(
-        max(0, free - sum(taken[number] for taken in starting if number < len(taken))) for number, free in enumerate(free_bytes)
-    )
-
-
 class _Work:
     """One decision in the making."""
 
@@ -289,6 +274,7 @@ class _Work:
         self.effects: list[Effect] = []
 
     def state(self) -> State:
+        since_s = self._state.wanted_since_s
         return replace(
             self._state,
             models=self._models,
@@ -296,6 +282,7 @@ class _Work:
             draining=self._draining,
             last_served=self._last_served,
             num_served=self._num_served,
+            wanted_since_s=(self._now_s if since_s is None else since_s) if self._is_memory_wanted() else None,
         )
 
     def measure(self, measured_bytes: Mapping[str, int]) -> None:
@@ -310,7 +297,7 @@ class _Work:
                 self._enqueue(ticket)
             case Started(key, num_slots, load_s):
                 waiting = frozenset(ticket.id for ticket in self._queue if ticket.key == key)
-                self._set(key, phase="ready", num_slots=num_slots, last_used_s=self._now_s, load_s=load_s, loaded_for=waiting)
+                self._set(key, phase="ready", num_slots=num_slots, last_used_s=self._now_s, load_s=load_s, kept_for=waiting)
             case StartFailed(key):
                 self._models.pop(key, None)
                 self._refuse_all(key, "start_failed")
@@ -352,6 +339,7 @@ class _Work:
                 self._stop(model.key, "evicted")
 
     def _enqueue(self, ticket: Ticket) -> None:
+        self._keep_for(ticket)
         num_own = sum(waiting.owner == ticket.owner for waiting in self._queue)
         is_full = len(self._queue) >= self._state.max_queue
         has_share = num_own >= turns.share(self._state.max_queue, ticket.owner)
@@ -364,9 +352,22 @@ class _Work:
 
     def _is_held_back(self, ticket: Ticket) -> bool:
         """Whether another ticket waits for memory, and this one with it."""
-        return not ticket.is_weightless and any(
-            waiting.key not in self._models and not waiting.is_weightless for waiting in self._queue
-        )
+        return not ticket.is_weightless and not self._is_kept_for(ticket) and self._is_memory_wanted()
+
+    def _is_memory_wanted(self) -> bool:
+        return any(waiting.key not in self._models and not waiting.is_weightless for waiting in self._queue)
+
+    def _keep_for(self, ticket: Ticket) -> None:
+        """If somebody has only just begun to wait for memory, the ticket's model takes it before it leaves.
+
+        No more than one for each slot may wait so: who wants the memory waits for the grace and one more round at most.
+        """
+        model, since_s = self._models.get(ticket.key), self._state.wanted_since_s
+        if model is None or model.phase != "ready" or since_s is None:
+            return
+        waiting = model.kept_for & {other.id for other in self._queue}
+        if self._now_s - since_s < min(model.load_s, MAX_GRACE_S) and len(waiting) < model.num_slots:
+            self._set(ticket.key, kept_for=waiting | {ticket.id})
 
     def refuse_late(self) -> None:
         late = [ticket for ticket in self._queue if ticket.deadline_s is not None and ticket.deadline_s <= self._now_s]
@@ -377,7 +378,7 @@ class _Work:
         held: list[Ticket] = []
         memory_wanted = False
         for ticket in turns.in_turn(self._queue, self._num_running, self._last_served):
-            if memory_wanted and not ticket.is_weightless and not self._is_loaded_for(ticket):
+            if memory_wanted and not ticket.is_weightless and not self._is_kept_for(ticket):
                 held.append(ticket)
             elif self._can_serve(ticket):
                 self._serve(ticket)
@@ -388,9 +389,9 @@ class _Work:
         kept = {ticket.id for ticket in held}
         self._queue = [ticket for ticket in self._queue if ticket.id in kept]
 
-    def _is_loaded_for(self, ticket: Ticket) -> bool:
+    def _is_kept_for(self, ticket: Ticket) -> bool:
         model = self._models.get(ticket.key)
-        return model is not None and ticket.id in model.loaded_for
+        return model is not None and ticket.id in model.kept_for
 
     def _num_running(self, owner: str, key: str) -> int:
         model = self._models.get(key)
@@ -450,7 +451,7 @@ class _Work:
 
     def _candidates(self) -> list[eviction.Candidate]:
         """Who may leave, now or when it is idle, or is leaving."""
-        awaited = {ticket.key for ticket in self._queue if self._is_loaded_for(ticket)}
+        awaited = {ticket.key for ticket in self._queue if self._is_kept_for(ticket)}
         return [
             eviction.Candidate(
                 model.key,

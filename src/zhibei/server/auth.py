@@ -99,7 +99,8 @@ class Keeper:
         if found.is_expired(datetime.now(timezone.utc)):
             raise KeyNeeded("The API key has expired.", hint="Ask whoever runs this server for a new one.")
         if scope not in found.caller.scopes:
-            raise NotPermitted("This API key is not for that: it lacks the scope {scope}.", scope=scope)
+            hint = "Use a key that has it; one is made by: zhibei key create --scope {scope}"
+            raise NotPermitted("This API key is not for that: it lacks the scope {scope}.", hint=hint, scope=scope)
         return found.caller, found.limits
 
     def holds(self, key_id: str) -> bool:

@@ -79,6 +79,7 @@ TABLE: Mapping[type[e.ZhibeiError], Row] = {
     e.NotPermitted: Row(403, "permission_error", "not_permitted"),
     e.ModelNotFound: Row(404, "invalid_request_error", "model_not_found"),
     e.ModelFileError: Row(422, "invalid_request_error", "model_file_error"),
+    e.TemplateUnusable: Row(422, "invalid_request_error", "template_unusable"),
     e.StoreError: Row(500, "server_error", "store_error"),
     e.ModelBroken: Row(500, "server_error", "model_broken"),
     e.DigestMismatch: Row(502, "server_error", "digest_mismatch"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from fastapi import FastAPI
@@ -84,11 +85,11 @@ async def serve(
     starting = asyncio.ensure_future(_begin(answers, (app.pool.preload, *at_start)))
     beside = (
         starting,
-        asyncio.ensure_future(_drain_pool(app, drain, starting)),
+        asyncio.ensure_future(_drain_pool(app, drain, starting, grace_s)),
         asyncio.ensure_future(_end_revoked(keeper, drain)),
     )
     try:
-        with seen.program_log():
+        with seen.program_log(), _silent_ends():
             try:
                 await listen(guard, app.settings.server, drain, on_ready=ready, stop=stop, grace_s=grace_s, needs_key=needs_key)
             finally:
@@ -97,15 +98,34 @@ async def serve(
         await seen.close()
 
 
+@contextmanager
+def _silent_ends() -> Iterator[None]:
+    """While the block lasts, uvicorn writes no stack of a request that a second signal ended: nothing was wrong."""
+    logger = logging.getLogger("uvicorn.error")
+    logger.addFilter(_is_failure)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_failure)
+
+
+def _is_failure(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
 async def _begin(answers: asyncio.Event, works: Sequence[Work]) -> None:
     await answers.wait()
     for work in works:
         await work()
 
 
-async def _drain_pool(app: App, drain: Drain, starting: asyncio.Future[None]) -> None:
+async def _drain_pool(app: App, drain: Drain, starting: asyncio.Future[None], grace_s: float) -> None:
     """Once the server stops, nobody waits for a model any more: who did is told so at once."""
     await drain.begun()
+    if drain.num_requests:
+        log.warning(
+            "stopping: %d requests may finish, within %g s; Ctrl-C once more ends them at once", drain.num_requests, grace_s
+        )
     starting.cancel()
     await app.pool.drain()
 

@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime, timezone
 
 from zhibei.app import App
 from zhibei.errors import ZhibeiError
 from zhibei.models import StoredModel
 from zhibei.options import LoadOptions
+from zhibei.planner.fit import task_of
 from zhibei.plans import Resident, Task
+from zhibei.refs import ModelRef
 from zhibei.runtime.defaults import load_options
 from zhibei.runtime.naming import wishes_of
+from zhibei.settings import DEFAULT_MODEL
 
 MAX_TEXT_CHARS = 4 * 1024 * 1024
 """Of a text that goes to a tokeniser as it came."""
 _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 
 
-def meant_model(app: App, name: str | None = None, task: Task = "generate") -> str:
-    """The model named, else the one most recently used of those loaded, else that of the settings."""
+async def meant_model(app: App, name: str | None = None, task: Task = "generate") -> str:
+    """The model named, else the one most recently used of those loaded, else that of the settings if they were given one.
+
+    Else the one last used of those that are here, else the newest; nothing here is the usual one, which can be pulled.
+    """
     if name:
         return name
     loaded = latest(app, task)
-    return loaded.name if loaded is not None else app.settings.model
+    if loaded is not None:
+        return loaded.name
+    if app.settings.model != DEFAULT_MODEL:
+        return app.settings.model
+    return await asyncio.to_thread(_unloaded, app, task) or app.settings.model
+
+
+def _unloaded(app: App, task: Task) -> str | None:
+    """The model for a task that was used last, else the newest of this disk; files that have no name are passed over."""
+    for name in app.last_used.names():
+        with suppress(ZhibeiError):
+            if ModelRef.parse(name).source != "file" and _can(app.pool.find(name), task):
+                return name
+    newest = max((model for model in app.library.list() if _can(model, task)), key=lambda model: model.added_at, default=None)
+    return newest.name if newest is not None else None
+
+
+def _can(model: StoredModel, task: Task) -> bool:
+    return model.problem is None and task_of(model.info, None)[0] == task
 
 
 def latest(app: App, task: Task = "generate") -> Resident | None:

@@ -364,13 +364,20 @@ class _Checker:
         if not keys:
             return None
         path = f"{node.path}/{keys[-1]}"
-        if len(keys) == 2:
-            self._refuse(f"{plain} and {exclusive} are both given", path, "Keep the one that is narrower.")
-        value = node.schema[keys[0]]
+        bounds = [self._inwards(node, key, direction, is_exclusive=key == exclusive) for key in keys]
+        if (bounds[-1] - bounds[0]) * direction > 0:  # beside minimum, llama.cpp does not look at exclusiveMinimum
+            if self._use != "tool":
+                self._refuse(f"{plain} and {exclusive} are both given", path, "Keep the one that is narrower.")
+            self.ignored.append(path)
+        return bounds[0]
+
+    def _inwards(self, node: SchemaNode, key: str, direction: int, *, is_exclusive: bool) -> int:
+        """The nearest whole number that a bound allows."""
+        value = node.schema[key]
         if not isinstance(value, (int, float)) or isinstance(value, bool):
-            self._refuse(f"{keys[0]} is not a number", path)
-        inwards = math.ceil(value * direction) * direction
-        return inwards + direction if keys[0] == exclusive and inwards == value else inwards
+            self._refuse(f"{key} is not a number", f"{node.path}/{key}")
+        nearest = math.ceil(value * direction) * direction
+        return nearest + direction if is_exclusive and nearest == value else nearest
 
     def _note_ignored(self, node: SchemaNode, enforced: set[str]) -> None:
         """Remember what the engine will not look at; refuse where the shape of the answer would be lost with it."""

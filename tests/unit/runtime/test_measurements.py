@@ -223,3 +223,13 @@ def test_two_processes_lose_nothing(tmp_path: Path) -> None:
         process.join()
         assert process.exitcode == 0
     assert sorted(found.depth for found in Measurements(tmp_path).runs_of("abc")) == [*range(20), *range(100, 120)]
+
+
+def test_models_the_last_first_of_whatever_machine(tmp_path: Path) -> None:
+    kept = Measurements(tmp_path)
+    assert kept.models() == ()
+    for machine, model in (("abc", "a"), ("abc", "b"), ("xyz", "a"), ("xyz", "c")):
+        assert kept.record(replace(run(), machine=machine, model=model))
+    with (tmp_path / FILE_NAME).open("ab") as file:
+        file.write(b'{"model": "torn')
+    assert kept.models() == ("c", "a", "b")

@@ -18,6 +18,7 @@ from zhibei.errors import (
     BadRequest,
     BadSetting,
     Busy,
+    ContextTooLong,
     DoesNotFit,
     EngineDied,
     EngineStartFailed,
@@ -705,3 +706,18 @@ async def test_an_engine_that_ended_goes_before_one_that_lives() -> None:
     await say(house, "c")
     assert house.states() == {"b": "ready", "c": "ready"}
     await house.pool.close()
+
+
+@pytest.mark.parametrize(
+    ("trained", "ctx_size", "expected"), [(2048, 2048, True), (2048, 4096, True), (2048, 2047, False), (None, 2048, False)]
+)
+async def test_a_prompt_too_long_for_the_model_itself_is_told_from_one_too_long_for_its_context(
+    house: House, trained: int | None, ctx_size: int, expected: bool
+) -> None:
+    house.models = {"a": replace(house.make("a"), info=replace(INFO, context_length=trained))}
+    house.script.answers.append((Fail(ContextTooLong(9000, ctx_size)),))
+    with pytest.raises(ContextTooLong) as caught:
+        await say(house)
+    error = caught.value
+    assert (error.is_models_limit, error.num_prompt_tokens, error.ctx_size) == (expected, 9000, ctx_size)
+    assert error.hint_text is not None and ("--ctx-size" in error.hint_text) is not expected

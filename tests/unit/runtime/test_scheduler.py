@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from zhibei.runtime.scheduler import (
+    MAX_GRACE_S,
     Broken,
     Cancelled,
     Draining,
@@ -30,8 +31,8 @@ from zhibei.runtime.scheduler import (
     Ticket,
     decide,
     next_expiry_s,
-    room_bytes,
 )
+from zhibei.runtime.vacancy import room_bytes
 
 
 def show(effect: Effect) -> str:
@@ -733,3 +734,76 @@ def test_all_who_waited_for_a_load_are_served_before_the_next_one() -> None:
     assert desk.release(3) == ["serve 5"]
     assert desk.release(5) == ["stop a"]
     assert desk.waiting() == [6]
+
+
+# Two models in turn with room for one
+
+
+def contended(*, slots: int = 1, load_s: float = 5.0, **how: Any) -> Desk:
+    """``a`` answers 1, and 2 has just begun to wait for its memory."""
+    desk = Desk(slots=slots, max_models=1, **how)
+    desk.ask(1, "a", owner="x")
+    desk.started("a", load_s)
+    assert desk.ask(2, "b", owner="y") == []
+    return desk
+
+
+def test_one_that_comes_soon_after_is_served_before_its_model_leaves() -> None:
+    desk = contended()
+    desk.now_s += 4.0
+    assert desk.ask(3, "a", owner="x") == []
+    assert desk.release(1) == ["serve 3"], "else its model would have to be loaded again for it"
+    assert desk.release(3) == ["stop a"]
+    assert desk.tell(Stopped("a")) == ["start b"]
+
+
+def test_a_free_slot_is_used_even_where_the_queue_is_full() -> None:
+    desk = contended(slots=2, max_queue=1)
+    assert desk.ask(3, "a", owner="x") == ["serve 3"]
+    assert desk.ask(4, "a", owner="x") == ["refuse 4 queue_full"]
+
+
+@pytest.mark.parametrize(("load_s", "wait_s"), [(5.0, 5.0), (600.0, MAX_GRACE_S), (0.0, 0.0)])
+def test_one_that_comes_later_is_held_back(load_s: float, wait_s: float) -> None:
+    desk = contended(load_s=load_s)
+    desk.now_s += wait_s
+    assert desk.ask(3, "a", owner="x") == []
+    assert desk.release(1) == ["stop a"]
+
+
+def test_no_more_than_one_for_each_slot_may_go_before() -> None:
+    desk = contended(slots=2)
+    assert desk.ask(3, "a") == ["serve 3"]
+    for number in (4, 5, 6):
+        assert desk.ask(number, "a") == []
+    assert desk.release(1) == ["serve 4"]
+    assert desk.release(3) == ["serve 5"]
+    assert desk.release(4) == []
+    assert desk.release(5) == ["stop a"]
+    assert desk.waiting() == [2, 6]
+
+
+def test_a_steady_stream_holds_a_model_no_longer_than_the_grace_and_a_round() -> None:
+    desk = contended(slots=1, load_s=3.0, max_queue=100)
+    running, number, served = 1, 2, []
+    for _ in range(20):
+        number += 1
+        desk.now_s += 1.0
+        assert desk.ask(number, "a", owner="x") == []
+        said = desk.release(running)
+        if said == ["stop a"]:
+            break
+        running = int(said[0].removeprefix("serve "))
+        served.append(running)
+    assert served == [3, 4], "those that came in the first three seconds"
+
+
+def test_when_nobody_waits_for_memory_any_more_the_grace_begins_anew() -> None:
+    desk = contended()
+    desk.now_s += 50.0
+    desk.tell(Cancelled(2))
+    assert desk.state.wanted_since_s is None
+    desk.ask(3, "b", owner="y")
+    assert desk.state.wanted_since_s == desk.now_s
+    assert desk.ask(4, "a", owner="x") == []
+    assert desk.release(1) == ["serve 4"]

@@ -160,8 +160,8 @@ class SimulatedPool(RuleBasedStateMachine):
             self.measured[key] = NEEDS[key] + more if more else 0
 
     @precondition(lambda self: self.starting)
-    @rule(data=st.data(), fails=st.sampled_from([False, False, True]))
-    def start_ends(self, data: st.DataObject, fails: bool) -> None:
+    @rule(data=st.data(), fails=st.sampled_from([False, False, True]), load_s=st.sampled_from([0.0, 5.0, 60.0]))
+    def start_ends(self, data: st.DataObject, fails: bool, load_s: float) -> None:
         key = data.draw(st.sampled_from(sorted(self.starting)))
         self.starting.remove(key)
         if fails:
@@ -169,7 +169,7 @@ class SimulatedPool(RuleBasedStateMachine):
             assert all(ticket.key != key for ticket in self.waiting.values()), "nobody waits for a start that failed"
         else:
             self.ready.add(key)
-            self.tell(Started(key, self.slots))
+            self.tell(Started(key, self.slots, load_s))
 
     @precondition(lambda self: self.stopping)
     @rule(data=st.data())

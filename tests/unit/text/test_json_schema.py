@@ -169,7 +169,9 @@ def test_good_pattern(pattern: str) -> None:
         ({"type": "string", "format": 1}, "format is not a text", "#/format"),
         ({"type": "integer", "minimum": "1"}, "minimum is not a number", "#/minimum"),
         ({"type": "integer", "exclusiveMinimum": True}, "exclusiveMinimum is not a number", "#/exclusiveMinimum"),
-        ({"type": "integer", "maximum": 1, "exclusiveMaximum": 2}, "both given", "#/exclusiveMaximum"),
+        ({"type": "integer", "maximum": 2, "exclusiveMaximum": 2}, "both given", "#/exclusiveMaximum"),
+        ({"type": "integer", "minimum": -5, "exclusiveMinimum": 0}, "both given", "#/exclusiveMinimum"),
+        ({"type": "integer", "minimum": 1, "exclusiveMinimum": True}, "exclusiveMinimum is not a number", "#/exclusiveMinimum"),
         ({"allOf": [{"type": "string"}]}, "allOf may only join", "#/allOf"),
         ({"allOf": [{"enum": ["a"]}, {"enum": ["b"]}]}, "no value is in all enums", "#/allOf"),
         ({"allOf": [{"properties": {"a": {}}}, {"properties": {"a": {}}}]}, "described twice", "#/allOf"),
@@ -184,6 +186,16 @@ def test_wrong_schema(schema: Schema, problem: str, path: str) -> None:
     assert str(caught.value).endswith(f"(at {path}).")
     assert caught.value.param == "format.schema"
     assert not isinstance(caught.value, Unsupported)
+
+
+def test_a_bound_given_twice_is_kept_where_the_first_is_narrower_and_told_of_for_tools() -> None:
+    for narrower in ({"minimum": 1, "exclusiveMinimum": 0}, {"maximum": 1, "exclusiveMaximum": 2}):
+        check_schema({"type": "integer", **narrower}, param="format.schema")
+        assert unenforced({"type": "integer", **narrower}) == ()
+    # As libraries write "a positive whole number".
+    positive = {"type": "integer", "minimum": -(2**53) + 1, "exclusiveMinimum": 0, "maximum": 2**53 - 1}
+    check_schema(positive, param="tools", use="tool")
+    assert unenforced(positive) == ("#/exclusiveMinimum",)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ def _setup(target: Target) -> Setup:
         N_("API: Text Completion; API Type: llama.cpp; API URL: {url}"),
         N_("or API: Chat Completion; source: Custom (OpenAI-compatible); endpoint: {url}/v1; model: {model}"),
         N_("API key: {key}"),
-        N_("Press Connect; the model's name appears beside the green light."),
+        N_("Press Connect; beside the green light a model is named. If there is a list of models, choose {model} in it."),
     )
     return Setup(steps=steps)
 

@@ -115,7 +115,7 @@ def _print(invocation: Invocation, new: Sequence[Discovered], states: Sequence[U
             invocation.warn(state.problem.message, **state.problem.values)
         else:
             values = {"name": state.name, "url": state.url, "count": len(state.models)}
-            invocation.note("In the configuration: {name} at {url}, {count} models.", **values)
+            invocation.note("In the configuration: {name} at {url}; models: {count}.", **values)
     if new:
         invocation.printer.data(configuration(new).rstrip("\n"))
     elif not states:

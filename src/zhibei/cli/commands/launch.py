@@ -72,7 +72,7 @@ def COMMAND(
             wanted=chosen.min_ctx_size,
         )
     setup = chosen.setup(target)
-    _show(invocation, chosen, target, setup)
+    _show(invocation, chosen, target, setup, arguments, is_written=is_written)
     if is_written:
         _write(invocation, chosen, setup)
     elif not only_print and chosen.executables:
@@ -111,7 +111,9 @@ def _model(connection: Connection, reference: str, client: Client) -> tuple[str,
         raise ModelNotFound(error.message, hint=hint, **error.values) from None
 
 
-def _show(invocation: Invocation, client: Client, target: Target, setup: Setup) -> None:
+def _show(
+    invocation: Invocation, client: Client, target: Target, setup: Setup, arguments: Sequence[str], *, is_written: bool
+) -> None:
     """What is set, secrets masked: lines that a shell would take, a file's part, steps."""
     printer = invocation.printer
     shown = {
@@ -121,10 +123,13 @@ def _show(invocation: Invocation, client: Client, target: Target, setup: Setup) 
     for name, value in shown.items():
         printer.data(f"export {name}={shlex.quote(value)}")
     if client.executables:
-        printer.data(" ".join((client.executables[0], *(shlex.quote(argument) for argument in setup.arguments))))
+        printer.data(" ".join((client.executables[0], *(shlex.quote(argument) for argument in (*setup.arguments, *arguments)))))
     if setup.file is not None:
         path = "~/" + "/".join(setup.file.path)
-        invocation.note("In {path} (--write puts it there):", path=path)
+        if is_written:
+            invocation.note("In {path}:", path=path)
+        else:
+            invocation.note("In {path} (--write puts it there):", path=path)
         for line in _masked(setup.file.fragment, target.key).splitlines():
             printer.data(f"    {line}")
     key = invocation.text("none") if target.key is None else _MASK

@@ -38,7 +38,9 @@ def COMMAND(invocation: Invocation, /, name: str, follow: bool, num_lines: int, 
     connection = connect(invocation)
     if connection.server is None:
         raise ModelNotFound(
-            "There are no lines of {model}: no server is running.", hint="Only a server keeps models loaded.", model=name
+            "There are no lines of {model}: no server is running.",
+            hint="Only a server keeps them. Start one: zhibei serve",
+            model=name,
         )
     asyncio.run(_print(invocation, connection.server, as_reference(name), follow, num_lines, as_json))
 

@@ -8,11 +8,13 @@ from zhibei.cli import documents
 from zhibei.cli.connect import ask_server, connect
 from zhibei.cli.invocation import Invocation
 from zhibei.cli.render import table
-from zhibei.cli.top_text import DOWN
+from zhibei.cli.top_text import DOWN, state_words
 from zhibei.cli.wording import command, json_option
 from zhibei.i18n import N_
 from zhibei.plans import Resident
 from zhibei.units import format_bytes
+
+_NO_DEVICE = N_("The graphics processor fails {name}, which is computed without it: {said}")
 
 
 @command("ps", N_("List the models that are loaded.\nOnly a server keeps models loaded; without one there are none."))
@@ -30,6 +32,9 @@ def COMMAND(invocation: Invocation, /, as_json: bool) -> None:
     for each in upstreams:
         if not each.is_up:
             invocation.warn(DOWN, name=each.name, url=each.url)
+    for running in residents:
+        if running.device_problem is not None:
+            invocation.warn(_NO_DEVICE, name=running.name, said=running.device_problem)
     if connection.server is None:
         invocation.note("No server is running. Start one: zhibei serve")
     elif not residents:
@@ -64,7 +69,7 @@ def _row(invocation: Invocation, running: Resident) -> list[str]:
     return [
         running.name,
         running.engine,
-        _state(invocation, running),
+        state_words(running, invocation.text),
         format_bytes(running.measured_bytes) if running.measured_bytes else "",
         format_bytes(running.planned_bytes),
         _rate(running.measured_tokens_per_s),
@@ -77,13 +82,6 @@ def _row(invocation: Invocation, running: Resident) -> list[str]:
         "" if running.load_s is None else f"{running.load_s:.1f} s",
         until,
     ]
-
-
-def _state(invocation: Invocation, running: Resident) -> str:
-    """The state; and how often the engine ended by itself, if it did."""
-    if not running.num_crashes:
-        return running.state
-    return invocation.text("{state}, {count} crashes", state=running.state, count=running.num_crashes)
 
 
 def _rate(tokens_per_s: float | None) -> str:

@@ -116,6 +116,8 @@ def _greet(invocation: Invocation, settings: Settings, url: str) -> None:
     invocation.note("Zhibei serves at {url}", url=printer.styled(url, "bold", err=True))
     invocation.note("  OpenAI's clients: base URL {url}/v1", url=url)
     invocation.note("  Others' clients:  {url} (Ollama, Anthropic, KoboldCpp, llama-server)", url=url)
+    if settings.server.host in ("0.0.0.0", "::"):
+        invocation.note("  Other machines:   the same, with this machine's own address instead")
     invocation.note("  Documentation:    {url}/docs", url=url)
     invocation.note("  Try it:")
     printer.note(f"    curl{trust} {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n      -d '{body}'")

@@ -10,6 +10,7 @@ import orjson
 from zhibei.chat import ChatRequest, ImagePart, Message, Part, ResponseFormat, Role, TextPart, Tool, ToolCall, ToolChoice
 from zhibei.errors import BadRequest, Unsupported
 from zhibei.options import Limits, Sampling
+from zhibei.server.alternating import alternating
 from zhibei.server.anthropic import schema
 from zhibei.server.body import MAX_SHOWN_NAMES, ignored_fields
 from zhibei.server.images import MAX_IMAGES, check_image, decode_base64, find_image, is_remote
@@ -85,7 +86,7 @@ def counted_request(body: schema.CountBody, images: Images) -> ChatRequest:
         messages += _messages(message, f"messages[{index}]", images)
     choice = body.tool_choice
     return ChatRequest(
-        messages=_turns(messages),
+        messages=alternating(messages),
         tools=tools,
         tool_choice=_tool_choice(choice, tools),
         parallel_tool_calls=False if choice is not None and choice.disable_parallel_tool_use else None,
@@ -160,30 +161,6 @@ def _system(content: str | list[schema.Block] | None, param: str) -> list[Messag
     texts = [TextPart(_text(block, f"{param}[{index}]")) for index, block in enumerate(content)]
     # Blocks are paragraphs; a template would run them together.
     return [Message.of("system", "\n\n".join(part.text for part in texts))]
-
-
-def _turns(messages: list[Message]) -> tuple[Message, ...]:
-    """The messages as turns: what begins it for the system is one, later it is said by the user, and the user's become one.
-
-    Many chat templates refuse a system's message in between, and two of the user's one after the other.
-    """
-    found: list[Message] = []
-    for message in messages:
-        role: Role = "user" if message.role == "system" and any(each.role != "system" for each in found) else message.role
-        before = found[-1] if found else None
-        if before is None or before.role != role or role not in ("system", "user"):
-            found.append(replace(message, role=role))
-        elif role == "system":
-            found[-1] = Message.of("system", f"{before.text}\n\n{message.text}")
-        else:
-            found[-1] = Message("user", _joined(before.parts, message.parts))
-    return tuple(found)
-
-
-def _joined(before: tuple[Part, ...], after: tuple[Part, ...]) -> tuple[Part, ...]:
-    """Parts of two messages; a blank line stands between their texts."""
-    is_text = bool(before and after) and isinstance(before[-1], TextPart) and isinstance(after[0], TextPart)
-    return (*before, TextPart("\n\n"), *after) if is_text else (*before, *after)
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ def _add_generation(routes: APIRouter, app: App, runs: Runs) -> None:
     @routes.post("/api/latest/generate", responses=WHOLE)
     async def generate_text(body: schema.GenerateBody, request: Request) -> Response:
         """Continue a text."""
-        ask, wanted, model = ask_of(request), translate.wanted(body), meant_model(app)
+        ask, wanted, model = ask_of(request), translate.wanted(body), await meant_model(app)
         run = runs.begin(ask.caller.id, body.genkey)
         events = runs.follow(run, generate(app, ask, model, wanted, run))
         return WholeAnswer(lambda: replies.whole(run, events, keeps_stop=wanted.keeps_stop), _headers(wanted.ignored, run))
@@ -108,7 +108,7 @@ def _add_generation(routes: APIRouter, app: App, runs: Runs) -> None:
     @routes.post("/api/extra/generate/stream", responses=_STREAM)
     async def generate_stream(body: schema.GenerateBody, request: Request) -> Response:
         """Continue a text, and send each piece as it comes."""
-        ask, wanted, model = ask_of(request), translate.wanted(body), meant_model(app)
+        ask, wanted, model = ask_of(request), translate.wanted(body), await meant_model(app)
         run = runs.begin(ask.caller.id, body.genkey)
         events = runs.follow(run, generate(app, ask, model, wanted, run))
         return EventStream(events, replies.TokenEvents(run, keeps_stop=wanted.keeps_stop), _headers(wanted.ignored, run))
@@ -154,7 +154,7 @@ def _add_tokens(routes: APIRouter, app: App) -> None:
     @routes.post("/api/extra/tokenize", responses=WHOLE)
     async def tokencount(body: schema.CountBody, request: Request) -> Response:
         """Tokens of a text."""
-        ask, model = ask_of(request), meant_model(app)
+        ask, model = ask_of(request), await meant_model(app)
 
         async def work() -> bytes:
             async with generation.lease(app, ask, model) as engine:
@@ -167,7 +167,7 @@ def _add_tokens(routes: APIRouter, app: App) -> None:
     @routes.post("/api/extra/detokenize", responses=WHOLE)
     async def detokenize(body: schema.DetokenizeBody, request: Request) -> Response:
         """The text of tokens."""
-        ask, model = ask_of(request), meant_model(app)
+        ask, model = ask_of(request), await meant_model(app)
 
         async def work() -> bytes:
             async with generation.lease(app, ask, model) as engine:
@@ -182,7 +182,7 @@ def _add_tokens(routes: APIRouter, app: App) -> None:
     @routes.post("/api/extra/embeddings", responses=WHOLE)
     async def embeddings(body: schema.EmbeddingsBody, request: Request) -> Response:
         """Turn texts into vectors."""
-        ask, model, wanted = ask_of(request), meant_model(app, body.model, "embed"), translate.embedding_request(body)
+        ask, model, wanted = ask_of(request), await meant_model(app, body.model, "embed"), translate.embedding_request(body)
 
         async def work() -> bytes:
             return replies.embeddings_body(await generation.embed(app, ask, model, wanted, RunOptions()), model)
@@ -196,7 +196,7 @@ def _add_model(routes: APIRouter, app: App, base: str) -> None:
     async def model() -> Response:
         """The model that a generation would use; ReadOnly where there is none."""
         try:
-            found = await stored_model(app, meant_model(app))
+            found = await stored_model(app, await meant_model(app))
         except (ModelNotFound, ModelBroken):
             return _result("ReadOnly")
         return _result(f"koboldcpp/{found.name}")
@@ -239,7 +239,7 @@ def _add_server(routes: APIRouter, app: App) -> None:
     async def version(request: Request) -> Response:
         """What a front end may use."""
         try:
-            found = await stored_model(app, meant_model(app))
+            found = await stored_model(app, await meant_model(app))
             has_vision = bool(found.paths("projector"))
         except (ModelNotFound, ModelBroken):
             has_vision = False
@@ -275,9 +275,9 @@ def _add_refusals(routes: APIRouter) -> None:
 
 
 async def _context(app: App) -> int:
-    found = await context_size(app, await stored_model(app, meant_model(app)))
+    found = await context_size(app, await stored_model(app, await meant_model(app)))
     if found is None:
-        raise ModelNotFound("The context of {name} is not known before it is loaded.", name=meant_model(app))
+        raise ModelNotFound("The context of {name} is not known before it is loaded.", name=await meant_model(app))
     return found
 
 

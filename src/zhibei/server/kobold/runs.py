@@ -15,6 +15,8 @@ from zhibei.chat import TokenLogprob
 from zhibei.errors import Busy
 from zhibei.events import Finished, GenerationEvent, TextDelta
 
+# Events that are ready before they are sent.
+MAX_AHEAD = 32
 MAX_RUNS = 4096
 MAX_REMEMBERED = 64
 
@@ -80,11 +82,14 @@ class Runs:
     ) -> AsyncGenerator[GenerationEvent | Aborted, None]:
         """The same events, until it is aborted; then ``Aborted`` is the last."""
         queue: asyncio.Queue[GenerationEvent | None] = asyncio.Queue()
+        # Where the listener is slow, the engine waits for it.
+        room = asyncio.Semaphore(MAX_AHEAD)
 
         async def produce() -> None:
             # One task of its own takes all events: cancelling it ends the work wherever it stands.
             async with aclosing(events):
                 async for event in events:
+                    await room.acquire()
                     queue.put_nowait(event)
 
         task = run.task = asyncio.create_task(produce())
@@ -94,6 +99,7 @@ class Runs:
             while (event := await queue.get()) is not None and not run.is_aborted:
                 self._note(run, event)
                 yield event
+                room.release()
             if run.is_aborted:
                 yield Aborted()
             else:

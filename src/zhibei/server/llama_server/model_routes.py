@@ -96,7 +96,7 @@ def _add_tabby(routes: APIRouter, app: App) -> None:
     @routes.get("/v1/model", responses=WHOLE)
     async def show_model() -> Response:
         """The model that a request without a name gets, as tabbyAPI shows it."""
-        found = await stored_model(app, meant_model(app))
+        found = await stored_model(app, await meant_model(app))
         return as_json(catalogue.tabby_card(found, await context_size(app, found)))
 
     @routes.get("/v1/model/list", responses=WHOLE)
@@ -113,7 +113,7 @@ def _add_tabby(routes: APIRouter, app: App) -> None:
     @routes.get("/v1/internal/model/info", responses=WHOLE)
     async def model_info() -> Response:
         """The model that a request without a name gets, as oobabooga's shows it."""
-        found = await stored_model(app, meant_model(app))
+        found = await stored_model(app, await meant_model(app))
         return as_json({"model_name": found.name, "lora_names": [], "loader": "zhibei"})
 
     @routes.get("/v1/internal/model/list", responses=WHOLE)

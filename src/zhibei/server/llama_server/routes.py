@@ -57,10 +57,10 @@ def router(app: App) -> APIRouter:
 
 
 def _add_completions(routes: APIRouter, app: App) -> None:
-    def answer(wanted: translate.Wanted, body: schema.SamplingBody, request: Request) -> Response:
+    async def answer(wanted: translate.Wanted, body: schema.SamplingBody, request: Request) -> Response:
         course = generate.Course()
         headers = reported(wanted.ignored, unenforced_conditions(wanted.response_format))
-        events = generate.complete(app, ask_of(request), meant_model(app, body.model), wanted, course)
+        events = generate.complete(app, ask_of(request), await meant_model(app, body.model), wanted, course)
         if body.stream:
             return EventStream(events, replies.CompletionChunks(wanted, course), headers)
         return WholeAnswer(lambda: replies.whole(wanted, course, events), headers)
@@ -69,19 +69,19 @@ def _add_completions(routes: APIRouter, app: App) -> None:
     @routes.post("/completions", responses=_STREAMED)
     async def completion(body: schema.CompletionBody, request: Request) -> Response:
         """Continue raw text."""
-        return answer(translate.completion(body), body, request)
+        return await answer(translate.completion(body), body, request)
 
     @routes.post("/infill", responses=_STREAMED)
     async def infill(body: schema.InfillBody, request: Request) -> Response:
         """Fill the gap between two texts."""
-        return answer(translate.infill(body), body, request)
+        return await answer(translate.infill(body), body, request)
 
 
 def _add_others(routes: APIRouter, app: App) -> None:
     @routes.post("/apply-template", responses=WHOLE)
     async def apply_template(body: schema.TemplateBody, request: Request) -> Response:
         """The prompt that a chat would become."""
-        ask, model = ask_of(request), meant_model(app, body.model)
+        ask, model = ask_of(request), await meant_model(app, body.model)
         wanted = messages.chat_request(body.messages, body.tools or ())
 
         async def work() -> bytes:
@@ -94,7 +94,7 @@ def _add_others(routes: APIRouter, app: App) -> None:
     @routes.post("/embeddings", responses=WHOLE)
     async def embedding(body: schema.EmbeddingBody, request: Request) -> Response:
         """Turn texts into vectors."""
-        ask, model = ask_of(request), meant_model(app, body.model, "embed")
+        ask, model = ask_of(request), await meant_model(app, body.model, "embed")
         wanted = translate.embedding_request(body)
 
         async def work() -> bytes:
@@ -153,6 +153,6 @@ def _add_refusals(routes: APIRouter) -> None:
 
 
 async def _stored(app: App, ask: Ask, name: str | None) -> StoredModel:
-    model = meant_model(app, name)
+    model = await meant_model(app, name)
     generation.check_model(app, ask, model)
     return await stored_model(app, model)

@@ -34,7 +34,7 @@ def add(routes: APIRouter, app: App) -> None:
         """Tokens of a text."""
         if body.content is None and body.prompt is None and body.text is None and body.messages is None:
             raise BadRequest("The parameter {name} is missing.", param="content", name="content")
-        return _answer(app, body, request, lambda engine: _encoded(engine, body))
+        return await _answer(app, body, request, lambda engine: _encoded(engine, body))
 
     async def decode(body: schema.DetokenizeBody, request: Request) -> Response:
         """The text of tokens."""
@@ -42,7 +42,7 @@ def add(routes: APIRouter, app: App) -> None:
         async def work(engine: Engine) -> bytes:
             return orjson.dumps(replies.text_json(await generate.text_of(engine, tuple(body.tokens))))
 
-        return _answer(app, body, request, work)
+        return await _answer(app, body, request, work)
 
     for path in _ENCODE:
         routes.add_api_route(path, encode, methods=["POST"], responses=WHOLE)
@@ -50,8 +50,8 @@ def add(routes: APIRouter, app: App) -> None:
         routes.add_api_route(path, decode, methods=["POST"], responses=WHOLE)
 
 
-def _answer(app: App, body: schema.ModelBody, request: Request, work: Callable[[Engine], Awaitable[bytes]]) -> Response:
-    ask, model = ask_of(request), meant_model(app, body.model)
+async def _answer(app: App, body: schema.ModelBody, request: Request, work: Callable[[Engine], Awaitable[bytes]]) -> Response:
+    ask, model = ask_of(request), await meant_model(app, body.model)
 
     async def leased() -> bytes:
         async with generation.lease(app, ask, model) as engine:

@@ -24,7 +24,8 @@ _FOREVER = timedelta(days=36500)
 _NAME_WIDTH = 30
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
 _FIM_KEYS = ("tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id")
-_THINKING = ("enable_thinking", "reasoning_content", "<think>", "thinking", "reasoning_effort")
+# By these a template tells thoughts from answers; compared without regard to case.
+_THINKING = ("thinking", "reasoning_content", "reasoning_effort", "think>", "think|>", "thought>", "[think]")
 
 
 def tag_json(model: StoredModel, alias: str | None = None) -> Json:
@@ -93,9 +94,27 @@ def capabilities(model: StoredModel, metadata: Mapping[str, MetadataValue] | Non
         found.append("tools")
     if ".Suffix" in go_template or (metadata is not None and any(key in metadata for key in _FIM_KEYS)):
         found.append("insert")
-    if any(word in template for word in _THINKING) or ".Thinking" in go_template:
+    if _has_thoughts(template) or ".Thinking" in go_template:
         found.append("thinking")
     return found
+
+
+def can_think(model: StoredModel, chat_template: str | None = None) -> bool:
+    """Whether its chats have a place for thoughts; what is not known of a model is not denied.
+
+    Args:
+        chat_template: takes the place of the model's own.
+    """
+    if model.info is None or model.info.format in ("upstream", "unknown"):
+        return True
+    if chat_template is not None:
+        return _has_thoughts(chat_template)
+    return "thinking" in capabilities(model)
+
+
+def _has_thoughts(template: str) -> bool:
+    folded = template.lower()
+    return any(word in folded for word in _THINKING)
 
 
 def template_of(model: StoredModel) -> str | None:

@@ -11,13 +11,15 @@ from starlette.responses import Response
 
 from zhibei.app import App
 from zhibei.chat import CompletionRequest, EmbeddingRequest
+from zhibei.errors import Unsupported
 from zhibei.events import GenerationEvent
 from zhibei.models import StoredModel
+from zhibei.runtime.naming import wishes_of
 from zhibei.server import generation
 from zhibei.server.access import Access, AccessRules
 from zhibei.server.ask import Ask, ask_of
 from zhibei.server.ollama import embeddings, model_routes, replies, schema, translate, work
-from zhibei.server.ollama.listing import template_of
+from zhibei.server.ollama.listing import can_think, template_of
 from zhibei.server.ollama.replies import Course, Kind, Lines, Whole
 from zhibei.server.ollama.route import UntypedRoute
 from zhibei.server.ollama.translate import Asked
@@ -56,7 +58,10 @@ def _add_generation(routes: APIRouter, app: App) -> None:
     async def generate(body: schema.GenerateBody, request: Request) -> Response:
         """Answer a prompt. Without one, load or unload the model."""
         asked, course, ask = translate.asked(body), Course(), ask_of(request)
-        if not body.prompt and not body.images and not body.context:
+        has_words = bool(body.prompt or body.images or body.context)
+        if asked.thinks and (has_words or not asked.unloads):
+            await _check_thinking(app, ask, asked.model)
+        if not has_words:
             translate.refuse_template(body)
             return await _without_words(app, ask, asked, "generate", course)
         events, ignored = await _answers(app, ask, asked, body, course)
@@ -67,6 +72,8 @@ def _add_generation(routes: APIRouter, app: App) -> None:
         """Continue a conversation. Without messages, load or unload the model."""
         asked, course, ask = translate.asked(body), Course(), ask_of(request)
         wanted = translate.chat_request(body)
+        if asked.thinks and (body.messages or not asked.unloads):
+            await _check_thinking(app, ask, asked.model)
         if not body.messages:
             return await _without_words(app, ask, asked, "chat", course)
         events = work.chat(app, ask, asked, wanted, course)
@@ -104,7 +111,8 @@ async def _answers(
 ) -> tuple[AsyncGenerator[GenerationEvent, None], tuple[str, ...]]:
     """The answer to a prompt, and the fields that have no meaning for the way it is given."""
     if body.raw or body.suffix:
-        return work.complete(app, ask, asked, translate.completion_request(body), course), ()
+        unheard = ("think",) if body.think else ()
+        return work.complete(app, ask, asked, translate.completion_request(body), course), unheard
     if body.context:
 
         def continued(tokens: tuple[int, ...]) -> CompletionRequest:
@@ -122,6 +130,16 @@ async def _answers(
 async def _stored(app: App, ask: Ask, name: str) -> StoredModel:
     generation.check_model(app, ask, name)
     return await asyncio.to_thread(app.pool.find, name)
+
+
+async def _check_thinking(app: App, ask: Ask, name: str) -> None:
+    """Raise Unsupported, in Ollama's words, if the model is asked to think and cannot. Nothing is loaded."""
+    stored = await _stored(app, ask, name)
+    template = wishes_of(app.settings, stored, name).load.chat_template
+    if not await asyncio.to_thread(can_think, stored, template):
+        raise Unsupported(
+            '"{model}" does not support thinking.', hint="Leave out think, or set it to false.", param="think", model=name
+        )
 
 
 def _has_template(app: App, model: StoredModel) -> bool:

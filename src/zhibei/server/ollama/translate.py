@@ -41,12 +41,16 @@ _EFFORTS: Mapping[bool | str, str] = {True: "medium", False: "none", "max": "hig
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What every request that runs a model comes to. ``ignored`` are the fields that have no meaning here."""
+    """What every request that runs a model comes to. ``ignored`` are the fields that have no meaning here.
+
+    ``thinks``: the model is asked to think.
+    """
 
     model: str
     options: RunOptions
     ignored: tuple[str, ...] = ()
     may_cut: bool = False
+    thinks: bool = False
 
     @property
     def unloads(self) -> bool:
@@ -70,7 +74,8 @@ def asked(body: schema.RunBody) -> Asked:
     """
     options = _options(body)
     may_cut = isinstance(body, schema.GenerationBody) and bool(body.truncate or body.shift)
-    return Asked(body.model, RunOptions(_load(options), _keep_alive(body.keep_alive)), _ignored(body), may_cut)
+    thinks = isinstance(body, schema.GenerationBody) and bool(body.think)
+    return Asked(body.model, RunOptions(_load(options), _keep_alive(body.keep_alive)), _ignored(body), may_cut, thinks)
 
 
 def chat_request(body: schema.ChatBody) -> ChatRequest:

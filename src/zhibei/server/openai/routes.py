@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -23,6 +24,7 @@ from zhibei.server.openai.responses import routes as responses
 from zhibei.server.replying import WHOLE, as_json, streamed
 from zhibei.server.reported import reported, unenforced_conditions
 from zhibei.server.streams import EventStream, WholeAnswer
+from zhibei.server.unnamed import meant_model
 
 ANTHROPIC_HEADER = "anthropic-version"
 RERANK_PATHS = ("/v1/rerank", "/v1/reranking", "/rerank", "/reranking")
@@ -98,10 +100,10 @@ def _add_generation(routes: APIRouter, app: App) -> None:
     @routes.post("/v1/chat/completions", responses=_STREAMED)
     async def chat_completions(body: schema.ChatBody, request: Request) -> Response:
         """Continue a conversation."""
-        asked = translate.asked(body)
+        asked = await _asked(app, body)
         images = await fetch_images(translate.image_urls(body), pull_options(app.settings).fetch)
         wanted = translate.chat_request(body, own=_is_own(request), images=images)
-        head = _head("chatcmpl-", body, request, wanted.num_choices)
+        head = _head("chatcmpl-", asked.model, body, request, wanted.num_choices)
         events = generation.chat(app, ask_of(request), asked.model, wanted, asked.options)
         headers = reported(asked.ignored, unenforced_conditions(wanted.response_format))
         if body.stream:
@@ -111,8 +113,8 @@ def _add_generation(routes: APIRouter, app: App) -> None:
     @routes.post("/v1/completions", responses=_STREAMED)
     async def completions(body: schema.CompletionBody, request: Request) -> Response:
         """Continue raw text."""
-        asked, wanted = translate.asked(body), translate.completion_requests(body, own=_is_own(request))
-        head = _head("cmpl-", body, request, sum(each.num_choices for each in wanted))
+        asked, wanted = await _asked(app, body), translate.completion_requests(body, own=_is_own(request))
+        head = _head("cmpl-", asked.model, body, request, sum(each.num_choices for each in wanted))
         events = generation.complete(app, ask_of(request), asked.model, wanted, asked.options, echo=body.echo or False)
         if body.stream:
             return EventStream(events, CompletionChunks(head), reported(asked.ignored))
@@ -158,12 +160,18 @@ async def _later(request: Request) -> Response:
     )
 
 
-def _head(prefix: str, body: schema.SamplingBody, request: Request, num_choices: int) -> Head:
+async def _asked(app: App, body: schema.SamplingBody) -> translate.Asked:
+    """What is asked for; front ends made for KoboldCpp or llama.cpp's server name no model here."""
+    asked = translate.asked(body)
+    return asked if asked.model else replace(asked, model=await meant_model(app, None))
+
+
+def _head(prefix: str, model: str, body: schema.SamplingBody, request: Request, num_choices: int) -> Head:
     options = body.stream_options
     return Head(
         id=replies.new_id(prefix),
         created=int(time.time()),
-        model=body.model,
+        model=model,
         num_choices=num_choices,
         include_usage=options is not None and bool(options.include_usage),
         own=_is_own(request),

@@ -108,6 +108,7 @@ class DrawingBody(ModelBody):
 class SamplingBody(DrawingBody):
     """What chats and completions have in common."""
 
+    model: str = Field("", max_length=2048, description="Not OpenAI's: without it, the model that is in use here.")
     stop: Stop | None = None
     max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)

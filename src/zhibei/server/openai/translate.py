@@ -78,6 +78,8 @@ def chat_request(body: schema.ChatBody, *, own: bool = False, images: Mapping[st
     tools = tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or ()))
     max_tokens = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     return ChatRequest(
+        # Neighbours of one role stay apart, as OpenAI keeps them: templates that take them would read joined ones as
+        # something else. A strict one refuses in words.
         messages=tuple(_message(message, f"messages[{index}]", images) for index, message in enumerate(body.messages)),
         sampling=sampling(body),
         limits=Limits(max_tokens, _stop(body.stop), body.ignore_eos or False),

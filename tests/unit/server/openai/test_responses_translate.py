@@ -49,7 +49,8 @@ def test_a_turn_is_one_message() -> None:
 
 
 def test_thoughts_without_an_answer_are_left_out() -> None:
-    assert [message.role for message in messages(USER, thought("hm"), {"role": "user", "content": "again"})] == ["user", "user"]
+    (turn,) = messages(USER, thought("hm"), {"role": "user", "content": "again"})
+    assert (turn.role, turn.text, turn.reasoning) == ("user", "hi\n\nagain", None)
 
 
 def test_a_new_thought_or_text_after_calls_begins_a_turn() -> None:
@@ -64,7 +65,7 @@ def test_a_new_thought_or_text_after_calls_begins_a_turn() -> None:
 def test_the_systems_first_messages_are_one() -> None:
     developer = {"role": "developer", "content": [{"type": "input_text", "text": "two"}]}
     found = messages(developer, USER, developer, instructions="one")
-    assert [(message.role, message.text) for message in found] == [("system", "one\n\ntwo"), ("user", "hi"), ("system", "two")]
+    assert [(message.role, message.text) for message in found] == [("system", "one\n\ntwo"), ("user", "hi\n\ntwo")]
 
 
 def test_thoughts_come_back_in_full_sealed_or_summed_up() -> None:

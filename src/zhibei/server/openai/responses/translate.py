@@ -9,6 +9,7 @@ from zhibei import chat
 from zhibei.chat import ChatRequest, ImagePart, Message, ResponseFormat, TextPart, ToolCall, ToolChoice
 from zhibei.errors import BadRequest, Unsupported
 from zhibei.options import Limits
+from zhibei.server.alternating import alternating
 from zhibei.server.body import MAX_SHOWN_NAMES, ignored_fields
 from zhibei.server.images import find_image, is_remote
 from zhibei.server.openai import translate
@@ -59,7 +60,7 @@ def chat_request(body: ResponseBody, items: Sequence[Item], images: Mapping[str,
     messages = _messages(items, images)
     if body.instructions is not None:
         messages = (Message.of("system", body.instructions), *messages)
-    messages = _one_system(messages)
+    messages = alternating(messages)
     if not messages:
         raise BadRequest("The parameter {name} is missing.", param="input", name="input")
     given = enumerate(body.tools or ())
@@ -185,14 +186,6 @@ def _messages(items: Sequence[Item], images: Mapping[str, ImagePart]) -> tuple[M
         else:
             _add(turn, item, param, images)
     return (*found, *turn.messages())
-
-
-def _one_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The system's messages at the beginning as one: many chat templates take no more."""
-    num_first = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
-    if num_first < 2:
-        return messages
-    return (Message.of("system", "\n\n".join(message.text for message in messages[:num_first])), *messages[num_first:])
 
 
 def _told(item: Item, param: str, images: Mapping[str, ImagePart]) -> Message:
