@@ -168,7 +168,7 @@ async def measure(shape: Shape, path: Path, settings: Settings) -> Case:
     engine = LlamaCppEngine(made.spec, lines.append)
     worker = [sys.executable, str(Path(__file__).with_name("verbose_worker.py").resolve())]
     spec = made.spec
-    engine._process = EngineProcess(shape.name, worker, lambda key: order.encode(spec, key), lines.append)
+    engine._process = EngineProcess(shape.name, worker, lambda key: order.encode(order.Order(spec, key)), lines.append)
     try:
         await engine.ready()
         case.uss_before_bytes = resident_bytes(engine)

@@ -23,6 +23,7 @@ PROPS = {"chat_template_caps": {}, "modalities": {}}
 
 
 def main(mode: str) -> None:
+    os.setpgid(0, 0)
     answers = os.dup(1)
     order = json.loads(sys.stdin.buffer.readline())
     if mode == "serve":

@@ -2,9 +2,9 @@
 
 States: stopped → starting → ready ⇄ busy → stopping → stopped; failed after an end nobody asked for. The child gets one
 line of JSON on standard input (what to load, and the key it must demand), answers with one line of JSON on standard
-output, and then only writes to its log, standard error. It lives in a process group of its own, with an environment that
-holds no secrets, and ends when standard input closes: it cannot outlive this process. While somebody waits for it, it is
-watched: one that does nothing for too long (``liveness``) is killed, and started anew when it is next needed.
+output, and then only writes to its log, standard error. It makes itself a process group of its own, its
+environment holds no secrets, and it ends when standard input closes: it cannot outlive this process. While somebody waits for
+it, it is watched: one that does nothing for too long (``liveness``) is killed, and started anew when it is next needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -219,7 +219,6 @@ class EngineProcess:
                 stderr=asyncio.subprocess.PIPE,
                 env=child_environment(),
                 cwd=os.path.abspath(os.sep),  # noqa: PTH100  a directory nobody can plant modules in
-                start_new_session=True,
                 limit=MAX_ANSWER_BYTES,
             )
             drain = asyncio.create_task(self._drain(self._child))
@@ -336,7 +335,7 @@ class EngineProcess:
     def _give_up(self, child: asyncio.subprocess.Process) -> None:
         if child is self._child and self._state == "ready":
             self._state, self._ready = "failed", None
-        _kill_group(child.pid, _KILL)
+        _kill_group(child, _KILL)
 
     async def _end(self, state: State) -> None:
         child, self._child, self._ready = self._child, None, None
@@ -357,21 +356,21 @@ class EngineProcess:
 async def _terminate(child: asyncio.subprocess.Process) -> None:
     """SIGTERM, a grace, SIGKILL; to the whole group, so that nothing the child started is left."""
     if child.returncode is None:
-        _kill_group(child.pid, signal.SIGTERM)
+        _kill_group(child, signal.SIGTERM)
         with _quiet_timeout():
             await asyncio.wait_for(asyncio.shield(child.wait()), STOP_GRACE_S)
-    _kill_group(child.pid, _KILL)
+    _kill_group(child, _KILL)
     await child.wait()
 
 
-def _kill_group(pid: int, number: int) -> None:
-    try:
-        if sys.platform == "win32":
-            os.kill(pid, number)
-        else:
-            os.killpg(pid, number)
-    except (ProcessLookupError, PermissionError):
-        return
+def _kill_group(child: asyncio.subprocess.Process, number: int) -> None:
+    """A signal to whatever the child started, and to the child, which may not have made itself a group yet."""
+    with suppress(ProcessLookupError, PermissionError):
+        if sys.platform != "win32":
+            os.killpg(child.pid, number)
+            return
+    with suppress(ProcessLookupError, PermissionError):
+        child.send_signal(number)
 
 
 @contextmanager

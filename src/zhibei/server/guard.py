@@ -125,6 +125,8 @@ class Guard:
                 reply.extra += left
                 if takes_json and _has_body(found):
                     receive = await self._read_body(found, receive)
+                if self._crowd is not None and _wants_model(rule):
+                    await self._crowd.turn()
                 with self._drain.request():
                     await self._app(scope, receive, reply.send)
         except _Gone:
@@ -136,8 +138,7 @@ class Guard:
 
     def _place(self, rule: Rule | None) -> AbstractContextManager[None]:
         """A place among those who use models."""
-        wants_model = rule is not None and rule.access.scope == "chat"
-        return self._crowd.request() if self._crowd is not None and wants_model else nullcontext()
+        return self._crowd.request() if self._crowd is not None and _wants_model(rule) else nullcontext()
 
     def _check_head(
         self, scope: Scope, headers: Sequence[tuple[bytes, bytes]], found: dict[bytes, bytes], rule: Rule | None
@@ -297,6 +298,10 @@ _WANTED = frozenset(
         ERROR_DETAIL_HEADER.encode(),
     )
 )
+
+
+def _wants_model(rule: Rule | None) -> bool:
+    return rule is not None and rule.access.scope == "chat"
 
 
 def _host_name(host: str) -> str:

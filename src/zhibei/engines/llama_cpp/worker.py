@@ -26,6 +26,8 @@ _POOLING = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}
 _ALL_LAYERS = 999
 # Guesses at once: most of what longer ones save, and little lost when they are wrong.
 _NUM_GUESSED = 16
+# The service needs little of a core, and that at once. Other programs are in other sessions, which are weighed as wholes.
+_NICENESS = 10
 
 
 def main() -> None:
@@ -34,7 +36,9 @@ def main() -> None:
     os.umask(0o077)
     parent = os.getppid()
     _die_with_parent(parent)
+    _lead_group()
     _spare_others()
+    _give_way()
     answers = _claim_stdout()
     told = order.decode(sys.stdin.buffer.readline())
     try:
@@ -200,6 +204,12 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def _lead_group() -> None:
+    """A group of its own, so that Ctrl-C in a terminal is not its to hear, and whatever it starts ends with it."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+
+
 def _spare_others() -> None:
     """Where memory runs out, this process goes first; and it leaves no image of its memory, which holds what people said."""
     if not sys.platform.startswith("linux"):
@@ -209,6 +219,12 @@ def _spare_others() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+
+
+def _give_way() -> None:
+    """Whoever answers goes before what computes: a refusal, or the first token of another, must not wait for a batch."""
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)
 
 
 def _end_with_stdin() -> None:
