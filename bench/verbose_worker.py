@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from zhibei.engines.llama_cpp import worker
-from zhibei.plans import EngineSpec
+from zhibei.engines.llama_cpp.order import Order
 
 VERBOSITY = 4
 quiet_parameters = worker.parameters
 
 
-def parameters(xllamacpp: Any, spec: EngineSpec, key: str, prompts: str | None = None) -> Any:
-    params = quiet_parameters(xllamacpp, spec, key, prompts)
+def parameters(xllamacpp: Any, told: Order) -> Any:
+    params = quiet_parameters(xllamacpp, told)
     params.verbosity = VERBOSITY
     return params
 
