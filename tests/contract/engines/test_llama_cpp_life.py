@@ -7,9 +7,11 @@ import hashlib
 import os
 import signal
 import stat
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -53,6 +55,22 @@ async def ask(path: Path, store: PromptStore, num_slots: int = 1, lines: list[st
         return await all_of(engine.chat(LONG))
     finally:
         await engine.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="groups, niceness and sockets of the file system")
+async def test_a_worker_is_reached_by_its_owner_alone_and_gives_way(smollm2_path: Path) -> None:
+    engine = await LlamaCppBackend().start(spec_of(smollm2_path), lambda line: None)
+    try:
+        assert engine.address is not None
+        socket, pid = Path(urlsplit(engine.address.address).path), engine.status().pid
+        assert pid is not None and socket.is_socket() and stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
+        worker = psutil.Process(pid)
+        assert not [each for each in worker.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+        assert worker.nice() > psutil.Process().nice() or worker.nice() == 19
+        assert os.getpgid(pid) == pid != os.getpgid(0)
+    finally:
+        await engine.close()
+    assert not socket.parent.exists()
 
 
 async def test_a_prompt_is_read_again_from_disk_after_a_restart(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from zhibei.errors import Busy
@@ -36,3 +38,19 @@ def test_places_come_and_go() -> None:
             places[0] = 1
             with pytest.raises(Busy), crowd.request():
                 raise AssertionError("nobody gets in")
+
+
+async def test_between_two_who_come_in_the_loop_looks_at_everything_else() -> None:
+    crowd, seen = Crowd(lambda: 9), []
+
+    async def come(name: str) -> None:
+        await crowd.turn()
+        seen.append(name)
+
+    async def look() -> None:
+        for _ in range(8):
+            await asyncio.sleep(0)
+            seen.append("-")
+
+    await asyncio.gather(*map(come, "abc"), look())
+    assert "-" in seen[seen.index("a") : seen.index("b")] and "-" in seen[seen.index("b") : seen.index("c")]
