@@ -5,7 +5,7 @@
 Streams and whole answers of OpenAI's, Ollama's and Anthropic's dialects, long and short, some of whose clients leave early. Every
 ``--every`` seconds the engine's process is killed. Wanted: every stream ends marked, as a success or as an error; after a
 kill the next success comes within the time a load takes and five seconds. Nothing is asked again by the server itself: a
-request that a kill cut off is the client's to repeat.
+request that a kill cut off is the client's to repeat. The circuit that gives up a model which keeps dying is off.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ from service import Side
 from serving import MODEL, pull_model
 
 PATIENCE_S = 120.0
+# Three crashes in five minutes are enough for the service to give a model up; here it is to go on.
+PATIENT = (
+    "import runpy; from zhibei.runtime import circuit; circuit.MAX_CRASHES = 1_000_000; "
+    "runpy.run_module('zhibei', run_name='__main__')"
+)
 ENDS = {"openai": b"data: [DONE]", "ollama": b'"done":true', "anthropic": b"event: message_stop"}
 
 
@@ -152,7 +157,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         home = args.home or Path(temporary)
         pull_model(home)
-        command = [sys.executable, "-m", "zhibei", "--home", str(home), "--port", "{port}", "serve", "--parallel", "4"]
+        command = [sys.executable, "-c", PATIENT, "--home", str(home), "--port", "{port}", "serve", "--parallel", "4"]
         side = Side("zhibei", [*command, "--ctx-size", "1024"], MODEL)
         side.start()
         try:
