@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from support.clock import Clock
 from support.fake_worker import WRONG
 from zhibei.chat import ChatRequest, Message
 from zhibei.engines.llama_cpp.engine import LlamaCppEngine
@@ -25,18 +26,6 @@ from zhibei.plans import EngineSpec
 FAKE = Path(__file__).parents[1] / "support" / "fake_worker.py"
 SPEC = EngineSpec("llama.cpp", "/none.gguf", "tiny:latest", "generate", 512, 2, 32, 32, 1, None, "f16", "f16", "auto", 0, 0)
 LIMIT_S = 1.0
-
-
-class Clock:
-    """Time that stands still until it is told to go; then each look at it is a step."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        self.step_s = 0.0
-
-    def __call__(self) -> float:
-        self.now_s += self.step_s
-        return self.now_s
 
 
 @asynccontextmanager

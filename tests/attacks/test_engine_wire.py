@@ -14,24 +14,13 @@ import httpx
 import psutil
 import pytest
 
+from support.clock import Clock
 from support.every_route import Writing
 from support.serving import MODEL, Serving
 from support.worker_processes import OTHER, STREAMS, Processes, body, forgive, serving_processes, worker
 
 STALL_S = 0.2
 CHAT = next(each for each in STREAMS if each.path == "/v1/chat/completions")
-
-
-class Clock:
-    """Time that stands still until it is told to go; then each look at it is a step."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        self.step_s = 0.0
-
-    def __call__(self) -> float:
-        self.now_s += self.step_s
-        return self.now_s
 
 
 CLOCK = Clock()

@@ -17,6 +17,7 @@ from support.models import model_bytes
 from support.serving import MODEL, Serving, import_model
 from zhibei.engines.base import LogSink
 from zhibei.engines.liveness import STALL_S
+from zhibei.engines.llama_cpp.backend import started
 from zhibei.engines.llama_cpp.engine import LlamaCppEngine
 from zhibei.options import LoadOptions
 from zhibei.plans import EngineInfo, EngineSpec
@@ -43,12 +44,7 @@ class Processes:
         self.tried.append(spec)
         command = (sys.executable, str(FAKE), "serve", *self.words)
         engine = LlamaCppEngine(spec, log, command=command, stall_s=self._stall_s, clock=self._clock)
-        try:
-            await engine.ready()
-        except BaseException:
-            await engine.close()
-            raise
-        return engine
+        return await started(engine)
 
 
 @contextmanager

@@ -171,9 +171,9 @@ class _SocketAnswer(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._end(NonsenseAnswer(str(error)))
+            self._fail(NonsenseAnswer(str(error)))
         if not self.status and self._num_head_bytes > MAX_HEAD_BYTES:
-            self._end(NonsenseAnswer("its head has no end"))
+            self._fail(NonsenseAnswer("its head has no end"))
         if self._num_waiting_bytes > MAX_WAITING_BYTES and not self._is_paused and self._transport is not None:
             self._is_paused = True
             self._transport.pause_reading()
@@ -181,11 +181,11 @@ class _SocketAnswer(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """asyncio: the connection ended."""
-        if self._is_framed or not self.status:
-            self._end(None if self._is_complete else _lost(error or ConnectionResetError("the answer ended too early")))
-        else:
+        if self.status and not self._is_framed:
             # Without a length, the end of the connection is the end of the answer.
             self._is_complete = True
+        if not self._is_complete:
+            self._fail(_lost(error or ConnectionResetError("the answer ended too early")))
         self._wake()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -205,7 +205,8 @@ class _SocketAnswer(asyncio.Protocol):
         """httptools: the whole answer is here."""
         self._is_complete = True
 
-    def _end(self, lost: ZhibeiError | None) -> None:
+    def _fail(self, lost: ZhibeiError) -> None:
+        # The first reason is the reason.
         self._lost = self._lost or lost
 
     async def _news(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from zhibei.engines.base import LogSink
 from zhibei.engines.llama_cpp import order
-from zhibei.engines.llama_cpp.backend import LlamaCppBackend, devices_of
+from zhibei.engines.llama_cpp.backend import LlamaCppBackend, devices_of, started
 from zhibei.engines.llama_cpp.engine import LlamaCppEngine
 from zhibei.engines.process import EngineProcess
 from zhibei.errors import DoesNotFit
@@ -52,12 +52,7 @@ class LimitedBackend(LlamaCppBackend):
         engine = LlamaCppEngine(spec, log)
         command = [sys.executable, "-c", LIMITED.format(limit=self.limit_bytes)]
         engine._process = EngineProcess(spec.model_name, command, lambda key: order.encode(order.Order(spec, key)), log)
-        try:
-            await engine.ready()
-        except BaseException:
-            await engine.close()
-            raise
-        return engine
+        return await started(engine)
 
 
 @pytest.fixture(scope="module")

@@ -60,17 +60,20 @@ class LlamaCppBackend:
             log(line)
 
         try:
-            return await _ready(LlamaCppEngine(spec, hear, shelf=shelf, stall_s=self._stall_s, place=SocketPlace()))
+            return await started(LlamaCppEngine(spec, hear, shelf=shelf, stall_s=self._stall_s, place=SocketPlace()))
         except EngineStartFailed:
             problem = template_problem(said)
             if problem is None:
                 raise
         log(f"the chat template cannot be used, the model is loaded without it: {problem}")
         plain = replace(spec, chat_template=STAND_IN)
-        return await _ready(WithoutTemplate(plain, log, shelf=shelf, stall_s=self._stall_s, problem=problem, place=SocketPlace()))
+        return await started(
+            WithoutTemplate(plain, log, shelf=shelf, stall_s=self._stall_s, problem=problem, place=SocketPlace())
+        )
 
 
-async def _ready(engine: LlamaCppEngine) -> LlamaCppEngine:
+async def started(engine: LlamaCppEngine) -> LlamaCppEngine:
+    """An engine once it is ready; one that does not come up is closed."""
     try:
         await engine.ready()
     except BaseException:
