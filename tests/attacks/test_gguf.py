@@ -19,7 +19,6 @@ from zhibei.formats.gguf import read_header
 from zhibei.models import ModelInfo
 
 TESTS = Path(__file__).parents[1]
-MAX_CPU_S = 0.2
 MAX_PEAK_BYTES = 64 * 1024 * 1024
 
 
@@ -61,7 +60,6 @@ def test_reads_little(attack: Attack) -> None:
 def test_costs_little(attack: Attack, guarded: dict[str, dict[str, float | str | None]]) -> None:
     row = guarded[attack.name]
     assert row["error"] == "ModelFileError"
-    assert row["cpu_s"] < MAX_CPU_S
     assert row["peak_bytes"] < MAX_PEAK_BYTES
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -230,15 +229,13 @@ def test_large_vocabulary_wherever_the_reads_end(extra: int) -> None:
     assert reader.num_calls <= 6
 
 
-def test_vocabulary_of_256k_is_quick_and_small() -> None:
+def test_vocabulary_of_256k_takes_few_small_reads() -> None:
     tokens = texts(*(b"token%d" % number for number in range(262144)))
     file = tiny_model(**{"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.merges": tokens})
     data = file.with_tensors(Tensor("token_embd.weight", (32, 262144), "Q4_0"), data_bytes=0).build()
     size = len(data) + 262144 * 18
-    start = time.process_time()
     reader = CountingReader(data, size)
     assert read_header(reader, size_bytes=size).vocabulary_size == 262144
-    assert time.process_time() - start < 0.2
     assert reader.num_calls <= 16 and reader.largest <= 2**20
 
 
