@@ -1,0 +1,201 @@
+#include "operations.h"
+
+#include <algorithm>
+
+namespace zhibei {
+
+namespace {
+
+constexpr size_t LINE = 64;
+// Tiles of rows that a thread takes at a time when there is enough work to share out.
+constexpr int64_t TILES_AT_ONCE = 4;
+
+size_t aligned(size_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
+
+// Where things lie in the memory that ggml lends to an operation.
+struct Work {
+    int64_t num_columns;
+    int64_t num_groups;  // experts; 1 where there are none
+    size_t prepared_bytes;
+    size_t scratch_bytes;  // of one thread
+
+    Work(const Format & format, const abi::Tensor & op) {
+        const abi::Tensor & weights = *op.src[0];
+        const bool by_expert = op.op == abi::OP_MUL_MAT_ID;
+        num_columns = op.ne[1] * op.ne[2] * op.ne[3];
+        num_groups = by_expert ? weights.ne[2] : 1;
+        prepared_bytes = aligned(static_cast<size_t>(num_columns) * format.column_bytes(weights.ne[0]));
+        scratch_bytes = aligned(format.scratch_bytes(weights.ne[0]));
+    }
+
+    // One column is cheap enough for every thread to prepare its own: no thread waits for another.
+    bool alone() const { return num_columns == 1; }
+    size_t prepared_at(int thread) const { return alone() ? prepared_bytes * static_cast<size_t>(thread) : 0; }
+    size_t scratch_at(int thread, int num_threads) const {
+        return prepared_bytes * static_cast<size_t>(alone() ? num_threads : 1) + scratch_bytes * static_cast<size_t>(thread);
+    }
+    size_t starts_at(int num_threads) const { return scratch_at(num_threads, num_threads); }
+    size_t order_at(int num_threads) const {
+        return starts_at(num_threads) + aligned(sizeof(int32_t) * static_cast<size_t>(num_groups + 1));
+    }
+    size_t total(int num_threads) const {
+        return order_at(num_threads) + aligned(sizeof(int32_t) * static_cast<size_t>(num_columns)) + LINE;
+    }
+};
+
+uint8_t * aligned_work(const abi::ComputeParams & params) {
+    const auto at = reinterpret_cast<uintptr_t>(params.wdata);
+    return reinterpret_cast<uint8_t *>((at + LINE - 1) / LINE * LINE);
+}
+
+Columns columns_of(const abi::Tensor & op) {
+    const abi::Tensor & in = *op.src[1];
+    Columns columns = {};
+    columns.in = static_cast<const char *>(in.data);
+    columns.out = static_cast<char *>(op.data);
+    columns.counts[0] = op.ne[1];
+    columns.counts[1] = op.ne[2];
+    columns.in_count = in.ne[1];
+    for (int i = 0; i < 3; i++) {
+        columns.in_strides[i] = in.nb[i + 1];
+        columns.out_strides[i] = op.nb[i + 1];
+    }
+    return columns;
+}
+
+// Columns sorted by the expert that each of them asks for: `starts[e]..starts[e + 1]` of `order` are expert `e`'s.
+void sort_by_expert(const abi::Tensor & ids, int64_t num_experts, int32_t * starts, int32_t * order) {
+    const auto expert_of = [&](int64_t slot, int64_t token) {
+        const size_t at = static_cast<size_t>(slot) * ids.nb[0] + static_cast<size_t>(token) * ids.nb[1];
+        return *reinterpret_cast<const int32_t *>(static_cast<const char *>(ids.data) + at);
+    };
+    std::fill(starts, starts + num_experts + 1, 0);
+    for (int64_t token = 0; token < ids.ne[1]; token++) {
+        for (int64_t slot = 0; slot < ids.ne[0]; slot++) starts[expert_of(slot, token) + 1]++;
+    }
+    for (int64_t expert = 0; expert < num_experts; expert++) starts[expert + 1] += starts[expert];
+    for (int64_t token = 0; token < ids.ne[1]; token++) {
+        for (int64_t slot = 0; slot < ids.ne[0]; slot++) {
+            order[starts[expert_of(slot, token)]++] = static_cast<int32_t>(token * ids.ne[0] + slot);
+        }
+    }
+    // Filling moved every start to the next one's place.
+    for (int64_t expert = num_experts; expert > 0; expert--) starts[expert] = starts[expert - 1];
+    starts[0] = 0;
+}
+
+// One node of the graph, as one thread sees it.
+class Multiplication {
+  public:
+    Multiplication(const abi::Functions & ggml, const Format & format, const abi::ComputeParams & params, abi::Tensor & op)
+        : ggml_(ggml), format_(format), params_(params), op_(op), weights_(*op.src[0]), work_(format, op), memory_(aligned_work(params)),
+          columns_(columns_of(op)) {
+        plain_starts_[1] = static_cast<int32_t>(work_.num_columns);
+        starts_ = plain_starts_;
+    }
+
+    void run() {
+        if (op_.op == abi::OP_MUL_MAT_ID) sort();
+        prepare();
+        if (work_.num_columns <= format_.width) multiply_evenly();
+        else multiply_by_chunks();
+    }
+
+  private:
+    void sort() {
+        auto * starts = reinterpret_cast<int32_t *>(memory_ + work_.starts_at(params_.nth));
+        auto * order = reinterpret_cast<int32_t *>(memory_ + work_.order_at(params_.nth));
+        if (params_.ith == 0) sort_by_expert(*op_.src[2], work_.num_groups, starts, order);
+        ggml_.barrier(params_.threadpool);
+        starts_ = starts;
+        columns_.order = order;
+    }
+
+    void prepare() {
+        if (work_.alone()) {
+            format_.prepare(columns_, 0, 1, weights_.ne[0], prepared());
+            return;
+        }
+        const size_t column_bytes = format_.column_bytes(weights_.ne[0]);
+        int64_t tile = 0;
+        for (int64_t group = 0; group < work_.num_groups; group++) {
+            for (int64_t first = starts_[group]; first < starts_[group + 1]; first += format_.width) {
+                if (tile++ % params_.nth != params_.ith) continue;
+                const int64_t count = std::min<int64_t>(format_.width, starts_[group + 1] - first);
+                format_.prepare(columns_, first, count, weights_.ne[0], prepared() + static_cast<size_t>(first) * column_bytes);
+            }
+        }
+        if (params_.ith == 0) ggml_.chunk_set(params_.threadpool, params_.nth);
+        ggml_.barrier(params_.threadpool);
+    }
+
+    // Few columns: memory decides, so each thread streams one stretch of every matrix.
+    void multiply_evenly() {
+        const int64_t tiles = tiles_of(weights_.ne[1]);
+        for (int64_t group = 0; group < work_.num_groups; group++) {
+            multiply(group, tiles * params_.ith / params_.nth, tiles * (params_.ith + 1) / params_.nth);
+        }
+    }
+
+    // Many columns: threads take the next tiles as they get to it, since some are held up by other programs.
+    void multiply_by_chunks() {
+        const int64_t tiles = tiles_of(weights_.ne[1]);
+        const int64_t chunks = (tiles + TILES_AT_ONCE - 1) / TILES_AT_ONCE;
+        int64_t next = params_.ith;
+        while (next < chunks * work_.num_groups) {
+            const int64_t first = next % chunks * TILES_AT_ONCE;
+            multiply(next / chunks, first, std::min(first + TILES_AT_ONCE, tiles));
+            next = ggml_.chunk_add(params_.threadpool, 1);
+        }
+    }
+
+    void multiply(int64_t group, int64_t first_tile, int64_t last_tile) {
+        const int64_t count = starts_[group + 1] - starts_[group];
+        if (count == 0 || first_tile == last_tile) return;
+        const auto * tiles = static_cast<const uint8_t *>(weights_.data) +
+                             static_cast<size_t>(group) * matrix_bytes(format_, weights_.ne[1], weights_.ne[0]);
+        const uint8_t * columns = prepared() + static_cast<size_t>(starts_[group]) * format_.column_bytes(weights_.ne[0]);
+        const Product product = {{tiles, weights_.ne[1], weights_.ne[0]}, &columns_, starts_[group], count, columns};
+        format_.multiply(product, first_tile, last_tile, memory_ + work_.scratch_at(params_.ith, params_.nth));
+    }
+
+    uint8_t * prepared() const { return memory_ + work_.prepared_at(params_.ith); }
+
+    const abi::Functions & ggml_;
+    const Format & format_;
+    const abi::ComputeParams & params_;
+    abi::Tensor & op_;
+    const abi::Tensor & weights_;
+    const Work work_;
+    uint8_t * const memory_;
+    Columns columns_;
+    int32_t plain_starts_[2] = {0, 0};
+    const int32_t * starts_;
+};
+
+void get_rows(const Format & format, const abi::ComputeParams & params, abi::Tensor & op) {
+    const abi::Tensor & weights = *op.src[0];
+    const abi::Tensor & ids = *op.src[1];
+    const Matrix matrix = {static_cast<const uint8_t *>(weights.data), weights.ne[1], weights.ne[0]};
+    const int64_t total = ids.ne[0] * ids.ne[1] * ids.ne[2];
+    for (int64_t i = params.ith; i < total; i += params.nth) {
+        const size_t at[3] = {static_cast<size_t>(i % ids.ne[0]), static_cast<size_t>(i / ids.ne[0] % ids.ne[1]),
+                              static_cast<size_t>(i / ids.ne[0] / ids.ne[1])};
+        const auto * id = static_cast<const char *>(ids.data) + at[0] * ids.nb[0] + at[1] * ids.nb[1] + at[2] * ids.nb[2];
+        auto * to = static_cast<char *>(op.data) + at[0] * op.nb[1] + at[1] * op.nb[2] + at[2] * op.nb[3];
+        format.read_row(matrix, *reinterpret_cast<const int32_t *>(id), reinterpret_cast<float *>(to));
+    }
+}
+
+}  // namespace
+
+size_t work_bytes(const Format & format, int num_threads, const abi::Tensor & op) {
+    return op.op == abi::OP_GET_ROWS ? 0 : Work(format, op).total(num_threads);
+}
+
+void compute(const abi::Functions & ggml, const Format & format, const abi::ComputeParams & params, abi::Tensor & op) {
+    if (op.op == abi::OP_GET_ROWS) get_rows(format, params, op);
+    else Multiplication(ggml, format, params, op).run();
+}
+
+}  // namespace zhibei

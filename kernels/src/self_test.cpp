@@ -1,0 +1,99 @@
+#include "self_test.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <vector>
+
+namespace zhibei {
+
+namespace {
+
+constexpr int64_t NUM_VALUES = 512;
+constexpr int64_t NUM_ROWS = 19;
+constexpr int64_t NUM_COLUMNS = 15;
+// Both sides round the activations in their own way; a wrong kernel is off by far more.
+constexpr double MOST_ERROR = 1e-2;
+
+std::vector<float> noise(size_t size, uint32_t seed) {
+    std::vector<float> values(size);
+    for (float & value : values) {
+        seed = seed * 1664525u + 1013904223u;
+        value = static_cast<float>(static_cast<int32_t>(seed)) * 0x1p-31f;
+    }
+    return values;
+}
+
+struct Aligned {
+    explicit Aligned(size_t size) : bytes(static_cast<uint8_t *>(std::aligned_alloc(64, (size + 63) / 64 * 64 + 64))) {}
+    ~Aligned() { std::free(bytes); }
+    Aligned(const Aligned &) = delete;
+    Aligned & operator=(const Aligned &) = delete;
+    uint8_t * bytes;
+};
+
+std::vector<float> ours(const Format & format, const uint8_t * rows, const std::vector<float> & in) {
+    std::vector<float> out(NUM_ROWS * NUM_COLUMNS);
+    const Aligned tiles(matrix_bytes(format, NUM_ROWS, NUM_VALUES));
+    const Aligned prepared(format.column_bytes(NUM_VALUES) * NUM_COLUMNS);
+    const Aligned scratch(format.scratch_bytes(NUM_VALUES));
+    format.pack(rows, tiles.bytes, NUM_ROWS, NUM_VALUES);
+    Columns columns = {};
+    columns.in = reinterpret_cast<const char *>(in.data());
+    columns.out = reinterpret_cast<char *>(out.data());
+    columns.counts[0] = columns.in_count = NUM_COLUMNS;
+    columns.counts[1] = 1;
+    columns.in_strides[0] = NUM_VALUES * sizeof(float);
+    columns.out_strides[0] = NUM_ROWS * sizeof(float);
+    for (int64_t first = 0; first < NUM_COLUMNS; first += format.width) {
+        const int64_t count = NUM_COLUMNS - first < format.width ? NUM_COLUMNS - first : format.width;
+        format.prepare(columns, first, count, NUM_VALUES, prepared.bytes + format.column_bytes(NUM_VALUES) * static_cast<size_t>(first));
+    }
+    const Product product = {{tiles.bytes, NUM_ROWS, NUM_VALUES}, &columns, 0, NUM_COLUMNS, prepared.bytes};
+    format.multiply(product, 0, tiles_of(NUM_ROWS), scratch.bytes);
+    return out;
+}
+
+// Weights of this format, and their product with `in` by ggml.
+bool theirs(const abi::Functions & ggml, const Format & format, const std::vector<float> & in, std::vector<uint8_t> & rows,
+            std::vector<float> & out) {
+    abi::Context * context = ggml.init({size_t{16} << 20, nullptr, false});
+    if (context == nullptr) return false;
+    abi::Tensor * weights = ggml.new_tensor_2d(context, format.ggml_type, NUM_VALUES, NUM_ROWS);
+    abi::Tensor * columns = ggml.new_tensor_2d(context, abi::TYPE_F32, NUM_VALUES, NUM_COLUMNS);
+    const std::vector<float> values = noise(NUM_VALUES * NUM_ROWS, 7);
+    const size_t written = ggml.quantize_chunk(format.ggml_type, values.data(), weights->data, 0, NUM_ROWS, NUM_VALUES, nullptr);
+    const auto * stored = static_cast<const uint8_t *>(weights->data);
+    rows.assign(stored, stored + written);
+    std::copy(in.begin(), in.end(), static_cast<float *>(columns->data));
+    abi::Tensor * product = ggml.mul_mat(context, weights, columns);
+    abi::Graph * graph = ggml.new_graph(context);
+    ggml.build_forward_expand(graph, product);
+    const bool done = ggml.graph_compute_with_ctx(context, graph, 1) == 0;
+    const auto * result = static_cast<const float *>(product->data);
+    out.assign(result, result + NUM_ROWS * NUM_COLUMNS);
+    ggml.free(context);
+    return done && written == row_bytes(format, NUM_VALUES) * NUM_ROWS;
+}
+
+}  // namespace
+
+bool passes_self_test(const abi::Functions & ggml, const Level & level) {
+    const std::vector<float> in = noise(NUM_VALUES * NUM_COLUMNS, 3);
+    for (int i = 0; i < level.num_formats; i++) {
+        std::vector<uint8_t> rows;
+        std::vector<float> expected;
+        if (!theirs(ggml, level.formats[i], in, rows, expected)) return false;
+        const std::vector<float> found = ours(level.formats[i], rows.data(), in);
+        double error = 0, size = 0;
+        for (size_t at = 0; at < found.size(); at++) {
+            error += std::pow(static_cast<double>(found[at]) - expected[at], 2);
+            size += std::pow(static_cast<double>(expected[at]), 2);
+        }
+        // Written so that a NaN fails.
+        if (!(error <= MOST_ERROR * MOST_ERROR * size)) return false;
+    }
+    return true;
+}
+
+}  // namespace zhibei

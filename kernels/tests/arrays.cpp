@@ -1,0 +1,184 @@
+// Every level on plain arrays, without ggml: for the sanitizers, and for timing one thread by its own clock.
+//
+//     arrays check            every format, level and a spread of shapes against the reference; exit status 1 on a difference
+//     arrays time [LEVEL]     per format: bytes of weights per second by one column, operations per second by many
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../src/levels.h"
+
+using namespace zhibei;
+
+namespace {
+
+const char * const LEVELS[] = {"reference", "avx2", "avx-vnni", "avx512-vnni"};
+
+struct Random {
+    uint64_t state;
+    uint32_t next() {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        return static_cast<uint32_t>(state >> 33);
+    }
+    float value() { return static_cast<float>(next()) * 0x1p-30f - 1.0f; }
+};
+
+// Exactly as long as asked for, so that a sanitizer sees the first byte read beyond.
+struct Bytes {
+    explicit Bytes(size_t size) : data(static_cast<uint8_t *>(std::aligned_alloc(64, (size + 63) / 64 * 64)), std::free) {}
+    uint8_t * get() const { return data.get(); }
+    std::unique_ptr<uint8_t, void (*)(void *)> data;
+};
+
+// Random bytes whose weights are of a sensible size: a block is drawn again until they are.
+std::vector<uint8_t> random_rows(const Format & format, int64_t num_rows, int64_t num_values, Random & random) {
+    std::vector<uint8_t> rows(row_bytes(format, num_values) * static_cast<size_t>(num_rows));
+    const Bytes tile(matrix_bytes(format, 1, format.block_values));
+    std::vector<float> values(static_cast<size_t>(format.block_values));
+    for (size_t at = 0; at < rows.size(); at += static_cast<size_t>(format.block_bytes)) {
+        bool fine = false;
+        while (!fine) {
+            for (int i = 0; i < format.block_bytes; i++) rows[at + static_cast<size_t>(i)] = static_cast<uint8_t>(random.next());
+            format.pack(rows.data() + at, tile.get(), 1, format.block_values);
+            format.read_row({tile.get(), 1, format.block_values}, 0, values.data());
+            fine = std::all_of(values.begin(), values.end(), [](float value) { return std::fabs(value) < 100.0f; });
+        }
+    }
+    return rows;
+}
+
+struct Case {
+    const Format & format;
+    int64_t num_rows, num_values, num_columns;
+    const std::vector<float> & in;
+
+    std::vector<float> multiply(const uint8_t * tiles, const uint8_t * prepared, const Columns & shape) const {
+        std::vector<float> out(static_cast<size_t>(num_rows * num_columns));
+        Columns columns = shape;
+        columns.out = reinterpret_cast<char *>(out.data());
+        const Bytes scratch(format.scratch_bytes(num_values));
+        format.multiply({{tiles, num_rows, num_values}, &columns, 0, num_columns, prepared}, 0, tiles_of(num_rows), scratch.get());
+        return out;
+    }
+
+    Columns columns() const {
+        Columns columns = {};
+        columns.in = reinterpret_cast<const char *>(in.data());
+        columns.counts[0] = columns.in_count = num_columns;
+        columns.counts[1] = 1;
+        columns.in_strides[0] = static_cast<size_t>(num_values) * sizeof(float);
+        columns.out_strides[0] = static_cast<size_t>(num_rows) * sizeof(float);
+        return columns;
+    }
+
+    void prepare(uint8_t * to) const {
+        const Columns shape = columns();
+        for (int64_t first = 0; first < num_columns; first += format.width) {
+            const int64_t count = std::min<int64_t>(format.width, num_columns - first);
+            format.prepare(shape, first, count, num_values, to + static_cast<size_t>(first) * format.column_bytes(num_values));
+        }
+    }
+
+    std::vector<float> run(const std::vector<uint8_t> & rows) const {
+        const Bytes tiles(matrix_bytes(format, num_rows, num_values));
+        const Bytes prepared(format.column_bytes(num_values) * static_cast<size_t>(num_columns));
+        format.pack(rows.data(), tiles.get(), num_rows, num_values);
+        prepare(prepared.get());
+        return multiply(tiles.get(), prepared.get(), columns());
+    }
+};
+
+double difference(const std::vector<float> & found, const std::vector<float> & expected) {
+    double error = 0, size = 0;
+    for (size_t i = 0; i < found.size(); i++) {
+        error += std::pow(static_cast<double>(found[i]) - expected[i], 2);
+        size += std::pow(static_cast<double>(expected[i]), 2);
+    }
+    return std::sqrt(error / (size + 1e-30));
+}
+
+int check() {
+    Random random{1};
+    int failures = 0;
+    const int64_t shapes[][3] = {{1, 256, 1}, {16, 256, 2}, {17, 512, 3}, {31, 768, 13}, {33, 512, 30}, {48, 256, 4}, {5, 1024, 64}};
+    const Level & reference = level_reference();
+    for (int f = 0; f < reference.num_formats; f++) {
+        for (const auto & shape : shapes) {
+            std::vector<float> in(static_cast<size_t>(shape[1] * shape[2]));
+            for (float & value : in) value = random.value();
+            const std::vector<uint8_t> rows = random_rows(reference.formats[f], shape[0], shape[1], random);
+            const std::vector<float> expected = Case{reference.formats[f], shape[0], shape[1], shape[2], in}.run(rows);
+            for (const char * name : LEVELS) {
+                const Level * level = choose_level(name);
+                if (level == nullptr) continue;
+                const double found = difference(Case{level->formats[f], shape[0], shape[1], shape[2], in}.run(rows), expected);
+                if (found < 2e-4) continue;
+                failures++;
+                const char * format = reference.formats[f].name;
+                std::printf("%s %s rows %ld values %ld columns %ld: %g\n", name, format, shape[0], shape[1], shape[2], found);
+            }
+        }
+    }
+    std::printf("%d differences\n", failures);
+    return failures == 0 ? 0 : 1;
+}
+
+double thread_seconds() {
+    timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+// The best of several: other programs only ever make it slower.
+template <class Work> double seconds(const Work & work) {
+    double best = 1e9;
+    for (int i = 0; i < 5; i++) {
+        const double begun = thread_seconds();
+        work();
+        best = std::min(best, thread_seconds() - begun);
+    }
+    return best;
+}
+
+int measure(const char * name) {
+    const Level * level = choose_level(name);
+    if (level == nullptr) return 1;
+    const int64_t num_rows = 4096, num_values = 2048, many = 240;
+    Random random{1};
+    std::vector<float> in(static_cast<size_t>(num_values * many));
+    for (float & value : in) value = random.value();
+    std::printf("%s\n", level->name);
+    for (int f = 0; f < level->num_formats; f++) {
+        const Format & format = level->formats[f];
+        // A zero is a weight of every format.
+        const std::vector<uint8_t> rows(row_bytes(format, num_values) * num_rows);
+        const Bytes tiles(matrix_bytes(format, num_rows, num_values));
+        const double packing = seconds([&] { format.pack(rows.data(), tiles.get(), num_rows, num_values); });
+        const auto time_columns = [&](int64_t num_columns) {
+            const Case product{format, num_rows, num_values, num_columns, in};
+            const Bytes prepared(format.column_bytes(num_values) * static_cast<size_t>(num_columns));
+            product.prepare(prepared.get());
+            return seconds([&] { product.multiply(tiles.get(), prepared.get(), product.columns()); });
+        };
+        const double bytes = static_cast<double>(rows.size()), operations = 2.0 * num_rows * num_values;
+        const double one = time_columns(1), four = time_columns(4), all = time_columns(many);
+        std::printf("%-7s pack %5.2f GB/s  1 column %6.2f GB/s  4 columns %6.1f Gop/s  %d columns %6.1f Gop/s\n", format.name,
+                    bytes / packing * 1e-9, bytes / one * 1e-9, 4 * operations / four * 1e-9, static_cast<int>(many),
+                    many * operations / all * 1e-9);
+    }
+    return 0;
+}
+
+}  // namespace
+
+int main(int count, char ** words) {
+    if (count > 1 && std::string(words[1]) == "check") return check();
+    if (count > 1 && std::string(words[1]) == "time") return measure(count > 2 ? words[2] : nullptr);
+    return 2;
+}
