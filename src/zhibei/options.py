@@ -18,7 +18,8 @@ class LoadOptions:
 
     Names are llama.cpp's: ``ctx_size`` tokens per slot, ``parallel`` slots, ``gpu_layers`` layers on the GPU,
     ``batch_size`` and ``ubatch_size`` tokens, ``cache_ram_mib`` MiB of prompt cache. ``speculation`` ngram: where a text
-    repeats itself its next words are guessed from before, and checked together.
+    repeats itself its next words are guessed from before, and checked together. ``kernels``: compute with our own, where
+    they can.
     """
 
     ctx_size: int | None = None
@@ -45,6 +46,7 @@ class LoadOptions:
     chat_template: str | None = None
     reasoning: Literal["on", "off", "auto"] | None = None
     pooling: str | None = None
+    kernels: bool | None = None
 
     def over(self, defaults: LoadOptions) -> LoadOptions:
         """These values where set, else those of ``defaults``."""

@@ -83,8 +83,23 @@ class Hardware:
 
 
 @dataclass(frozen=True, slots=True)
+class Kernels:
+    """Our own way to compute an engine's products. ``level``: instruction set used here; None: not usable, ``problem`` says why.
+
+    ``types``: of weights that they take over; ``attention``: whether they compute it as well.
+    """
+
+    version: str | None
+    level: str | None
+    types: tuple[str, ...] = ()
+    attention: bool = False
+    problem: str | None = None
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What an engine can do, known without starting it."""
+    """What an engine can do, known without starting it. ``kernels`` None: it knows none."""
 
     name: str
     installed: bool
@@ -94,6 +109,7 @@ class EngineInfo:
     devices: tuple[str, ...] = ("cpu",)
     problem: str | None = None
     hint: str | None = None
+    kernels: Kernels | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +118,7 @@ class EngineSpec:
 
     ``tensor_split``: shares of the graphics processors. ``n_cpu_moe``: of the first so many layers the experts stay in main
     memory. ``kv_offload``: caches lie with their layers. ``n_ctx_checkpoints``: points of return that each slot keeps.
+    ``kernels``: our own compute where they can.
     """
 
     engine: str
@@ -135,6 +152,7 @@ class EngineSpec:
     kv_offload: bool = True
     n_ctx_checkpoints: int | None = None
     speculation: Speculation = "auto"
+    kernels: bool = True
 
 
 @dataclass(frozen=True, slots=True)

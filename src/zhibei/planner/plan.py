@@ -260,6 +260,7 @@ def _spec(model: StoredModel, engine: str, case: Case, sized: Sized, threads: in
         kv_offload=placement.kv_on_device,
         n_ctx_checkpoints=sized.num_checkpoints,
         speculation=wishes.speculation or "auto",
+        kernels=wishes.kernels is not False,
     )
 
 
