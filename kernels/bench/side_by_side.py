@@ -79,9 +79,8 @@ def _start(name: str, options: argparse.Namespace, library: str | None) -> Side:
     context.Process(target=_serve, args=arguments, daemon=True).start()
     theirs.close()
     hello = ours.recv()
-    print(
-        f"{name}: status {hello['status']}, loaded in {hello['load_s']:.2f} s, {hello['resident_bytes'] / 2**20:.0f} MiB of its own"
-    )
+    resident_mib = hello["resident_bytes"] / 2**20
+    print(f"{name}: status {hello['status']}, loaded in {hello['load_s']:.2f} s, {resident_mib:.0f} MiB of its own")
     return Side(name, ours)
 
 
@@ -106,9 +105,8 @@ def main() -> None:
             answer = side.ask(f"{number} {prompt}", options.tokens)
             seen[side.name].append((answer["prompt_per_second"], answer["predicted_per_second"]))
             texts[side.name] = answer["text"]
-            print(
-                f"  {side.name:8} prompt {answer['prompt_n']} at {seen[side.name][-1][0]:7.1f}/s, generation {seen[side.name][-1][1]:6.1f}/s"
-            )
+            read, written = seen[side.name][-1]
+            print(f"  {side.name:8} prompt {answer['prompt_n']} at {read:7.1f}/s, generation {written:6.1f}/s")
     medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in seen.items()}
     for at, what in enumerate(("prompt", "generation")):
         stock, kernels = medians["stock"][at], medians["kernels"][at]

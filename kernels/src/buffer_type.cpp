@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "attention_operation.h"
 #include "operations.h"
 
 namespace zhibei {
@@ -21,6 +22,7 @@ constexpr size_t BYTES_PER_THREAD = size_t{4} << 20;
 // Fixed for the life of the process: a model may be loaded at any time after.
 abi::Functions ggml;
 const Level * level;
+bool attention_too;
 abi::BufferType buffer_type;
 
 const Format * format_of(const abi::Tensor & weights) {
@@ -51,6 +53,19 @@ class Traits : public abi::TensorTraits {
     }
 };
 
+class AttentionTraits : public abi::TensorTraits {
+  public:
+    bool work_size(int num_threads, const abi::Tensor * op, size_t & size) override {
+        size = std::max(size, attention_work_bytes(*level->attention, num_threads, *op));
+        return true;
+    }
+
+    bool compute_forward(abi::ComputeParams * params, abi::Tensor * op) override {
+        compute_attention(ggml, *level->attention, *params, *op);
+        return true;
+    }
+};
+
 class ExtraBufferType : public abi::ExtraBufferType {
   public:
     bool supports_op(abi::Device *, const abi::Tensor * op) override {
@@ -70,12 +85,15 @@ class ExtraBufferType : public abi::ExtraBufferType {
     }
 
     abi::TensorTraits * get_tensor_traits(const abi::Tensor * op) override {
+        // ggml asks for every operation, also for those without any weights.
+        if (op->op == abi::OP_FLASH_ATTN_EXT) return attention_too && takes_attention(*level->attention, *op) ? &attention_ : nullptr;
         const bool known = op->op == abi::OP_MUL_MAT || op->op == abi::OP_MUL_MAT_ID || op->op == abi::OP_GET_ROWS;
         return known && is_ours(op->src[0]) ? &traits_ : nullptr;
     }
 
   private:
     Traits traits_;
+    AttentionTraits attention_;
 };
 
 // One matrix, shared out among threads by whole tiles: the loader itself waits in a single one.
@@ -144,10 +162,11 @@ size_t get_alloc_size(abi::BufferType *, const abi::Tensor * tensor) {
 
 }  // namespace
 
-void install_buffer_type(const abi::Functions & functions, const Level & chosen) {
+void install_buffer_type(const abi::Functions & functions, const Level & chosen, bool with_attention) {
     static ExtraBufferType extra;
     ggml = functions;
     level = &chosen;
+    attention_too = with_attention;
     buffer_type.interface.get_name = get_name;
     buffer_type.interface.alloc_buffer = alloc_buffer;
     buffer_type.interface.get_alignment = get_alignment;

@@ -7,6 +7,6 @@
 namespace zhibei {
 
 // Puts it before ggml's own extra buffer types. Call it once, before a model is loaded.
-void install_buffer_type(const abi::Functions & ggml, const Level & level);
+void install_buffer_type(const abi::Functions & ggml, const Level & level, bool with_attention);
 
 }  // namespace zhibei

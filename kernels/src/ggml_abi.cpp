@@ -22,7 +22,9 @@ bool find_functions(void * library, Functions & f) {
            find(library, "ggml_threadpool_chunk_add", f.chunk_add) &&
            find(library, "ggml_quantize_chunk", f.quantize_chunk) && find(library, "ggml_init", f.init) &&
            find(library, "ggml_free", f.free) && find(library, "ggml_new_tensor_2d", f.new_tensor_2d) &&
-           find(library, "ggml_mul_mat", f.mul_mat) && find(library, "ggml_new_graph", f.new_graph) &&
+           find(library, "ggml_new_tensor_3d", f.new_tensor_3d) &&
+           find(library, "ggml_mul_mat", f.mul_mat) && find(library, "ggml_flash_attn_ext", f.flash_attn_ext) &&
+           find(library, "ggml_new_graph", f.new_graph) &&
            find(library, "ggml_build_forward_expand", f.build_forward_expand) &&
            find(library, "ggml_graph_compute_with_ctx", f.graph_compute_with_ctx);
 }

@@ -15,8 +15,8 @@ constexpr int BACKEND_API_VERSION = 3;
 // What ggml_tensor_overhead() counts beside the tensor itself.
 constexpr size_t OBJECT_BYTES = 32;
 
-enum Type : int { TYPE_F32 = 0, TYPE_I32 = 26 };
-enum Operation : int { OP_NONE = 0, OP_MUL_MAT = 29, OP_MUL_MAT_ID = 30, OP_GET_ROWS = 40 };
+enum Type : int { TYPE_F32 = 0, TYPE_F16 = 1, TYPE_Q8_0 = 8, TYPE_I32 = 26 };
+enum Operation : int { OP_NONE = 0, OP_MUL_MAT = 29, OP_MUL_MAT_ID = 30, OP_GET_ROWS = 40, OP_FLASH_ATTN_EXT = 74 };
 
 struct Buffer;
 struct BufferType;
@@ -145,7 +145,10 @@ struct Functions {
     Context * (*init)(InitParams);
     void (*free)(Context *);
     Tensor * (*new_tensor_2d)(Context *, int type, int64_t, int64_t);
+    Tensor * (*new_tensor_3d)(Context *, int type, int64_t, int64_t, int64_t);
     Tensor * (*mul_mat)(Context *, Tensor *, Tensor *);
+    Tensor * (*flash_attn_ext)(Context *, Tensor * queries, Tensor * keys, Tensor * values, Tensor * mask, float scale, float max_bias,
+                               float softcap);
     Graph * (*new_graph)(Context *);
     void (*build_forward_expand)(Graph *, Tensor *);
     int (*graph_compute_with_ctx)(Context *, Graph *, int num_threads);

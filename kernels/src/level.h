@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "attention.h"
+
 namespace zhibei {
 
 constexpr int TILE_ROWS = 16;
@@ -57,6 +59,7 @@ struct Level {
     const char * name;
     const Format * formats;
     int num_formats;
+    const AttentionLoops * attention;
 
     const Format * find(int ggml_type) const {
         for (int i = 0; i < num_formats; i++) {

@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "attention_loops.h"
 #include "columns.h"
 #include "tile.h"
 
@@ -274,14 +275,14 @@ template <class Isa, class F> constexpr Format floating() {
     return {F::TYPE, F::NAME, 1, 2, G::WIDTH, G::column_bytes, G::scratch_bytes, G::pack, gather_columns, G::multiply, G::read_row};
 }
 
-// Every format on one level.
+// Every format on one level, and attention.
 template <class Isa> struct Formats {
     static constexpr Format ALL[] = {
         quantised<Isa, Q4_0>(), quantised<Isa, Q4_1>(),   quantised<Isa, Q5_0>(),   quantised<Isa, Q5_1>(), quantised<Isa, Q8_0>(),
         quantised<Isa, Q2_K>(), quantised<Isa, Q3_K>(),   quantised<Isa, Q4_K>(),   quantised<Isa, Q5_K>(), quantised<Isa, Q6_K>(),
         quantised<Isa, IQ4_NL>(), quantised<Isa, IQ4_XS>(), floating<Isa, F16>(), floating<Isa, BF16>(),
     };
-    static constexpr Level LEVEL = {Isa::NAME, ALL, sizeof(ALL) / sizeof(ALL[0])};
+    static constexpr Level LEVEL = {Isa::NAME, ALL, sizeof(ALL) / sizeof(ALL[0]), &Attending<Isa>::LOOPS};
 };
 
 }  // namespace zhibei::ZHIBEI_LEVEL

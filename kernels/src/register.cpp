@@ -14,6 +14,7 @@ namespace {
 
 std::atomic<bool> begun{false};
 std::atomic<const Level *> in_use{nullptr};
+std::atomic<bool> attention_in_use{false};
 
 bool is_known_ggml(const abi::Functions & ggml) {
     return std::strcmp(ggml.version(), abi::VERSION) == 0 && ggml.tensor_overhead() == abi::OBJECT_BYTES + sizeof(abi::Tensor) &&
@@ -29,7 +30,9 @@ int register_kernels(const char * library_path, const char * level_name) {
     const Level * level = choose_level(level_name);
     if (level == nullptr) return ZHIBEI_KERNELS_NO_LEVEL;
     if (!passes_self_test(ggml, *level)) return ZHIBEI_KERNELS_WRONG_RESULTS;
-    install_buffer_type(ggml, *level);
+    // Products are worth having without attention; ggml then does it itself.
+    attention_in_use = attention_passes_self_test(ggml, *level);
+    install_buffer_type(ggml, *level, attention_in_use);
     in_use = level;
     return ZHIBEI_KERNELS_OK;
 }
@@ -49,5 +52,7 @@ EXPORTED const char * zhibei_kernels_level(void) {
     const Level * level = in_use;
     return level == nullptr ? nullptr : level->name;
 }
+
+EXPORTED int zhibei_kernels_attention(void) { return attention_in_use ? 1 : 0; }
 
 EXPORTED const char * zhibei_kernels_ggml_version(void) { return abi::VERSION; }

@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <vector>
 
+#include "attention_operation.h"
+
 namespace zhibei {
 
 namespace {
@@ -76,7 +78,66 @@ bool theirs(const abi::Functions & ggml, const Format & format, const std::vecto
     return done && written == row_bytes(format, NUM_VALUES) * NUM_ROWS;
 }
 
+// Written so that a NaN fails.
+bool close(const float * found, const std::vector<float> & expected) {
+    double error = 0, size = 0;
+    for (size_t at = 0; at < expected.size(); at++) {
+        error += std::pow(static_cast<double>(found[at]) - expected[at], 2);
+        size += std::pow(static_cast<double>(expected[at]), 2);
+    }
+    return error <= MOST_ERROR * MOST_ERROR * size;
+}
+
+void fill(const abi::Functions & ggml, abi::Tensor & tensor, uint32_t seed) {
+    const int64_t rows = tensor.ne[1] * tensor.ne[2];
+    const std::vector<float> values = noise(static_cast<size_t>(tensor.ne[0] * rows), seed);
+    if (tensor.type == abi::TYPE_F32) std::copy(values.begin(), values.end(), static_cast<float *>(tensor.data));
+    else ggml.quantize_chunk(tensor.type, values.data(), tensor.data, 0, rows, tensor.ne[0], nullptr);
+}
+
+// Some positions of six heads over a cache of two, by a mask that hides what comes later.
+bool attention_is_close(const abi::Functions & ggml, const AttentionLoops & loops, int type, int64_t num_positions) {
+    constexpr int64_t NUM_HEADS = 6, KEY_HEADS = 2, HEAD_VALUES = 64, NUM_KEYS = 150;
+    abi::Context * context = ggml.init({size_t{16} << 20, nullptr, false});
+    if (context == nullptr) return false;
+    abi::Tensor * queries = ggml.new_tensor_3d(context, abi::TYPE_F32, HEAD_VALUES, num_positions, NUM_HEADS);
+    abi::Tensor * keys = ggml.new_tensor_3d(context, type, HEAD_VALUES, NUM_KEYS, KEY_HEADS);
+    abi::Tensor * values = ggml.new_tensor_3d(context, type, HEAD_VALUES, NUM_KEYS, KEY_HEADS);
+    abi::Tensor * mask = ggml.new_tensor_2d(context, abi::TYPE_F16, NUM_KEYS, num_positions);
+    fill(ggml, *queries, 5);
+    fill(ggml, *keys, 6);
+    fill(ggml, *values, 7);
+    for (int64_t i = 0; i < num_positions * NUM_KEYS; i++) {
+        const bool later = i % NUM_KEYS > NUM_KEYS / 2 + i / NUM_KEYS;
+        static_cast<uint16_t *>(mask->data)[i] = later ? 0xfc00 : 0;
+    }
+    abi::Tensor * op = ggml.flash_attn_ext(context, queries, keys, values, mask, 0.5f, 0.0f, 0.0f);
+    abi::Graph * graph = ggml.new_graph(context);
+    ggml.build_forward_expand(graph, op);
+    bool fine = ggml.graph_compute_with_ctx(context, graph, 1) == 0 && takes_attention(loops, *op);
+    if (fine) {
+        auto * out = static_cast<float *>(op->data);
+        const std::vector<float> expected(out, out + HEAD_VALUES * NUM_HEADS * num_positions);
+        std::fill(out, out + expected.size(), 0.0f);
+        const size_t size = attention_work_bytes(loops, 1, *op);
+        const Aligned work(size);
+        compute_attention(ggml, loops, {0, 1, size, work.bytes, nullptr, false}, *op);
+        fine = close(out, expected);
+    }
+    ggml.free(context);
+    return fine;
+}
+
 }  // namespace
+
+bool attention_passes_self_test(const abi::Functions & ggml, const Level & level) {
+    for (const int type : {abi::TYPE_F16, abi::TYPE_Q8_0}) {
+        for (const int64_t num_positions : {1, 70}) {
+            if (!attention_is_close(ggml, *level.attention, type, num_positions)) return false;
+        }
+    }
+    return true;
+}
 
 bool passes_self_test(const abi::Functions & ggml, const Level & level) {
     const std::vector<float> in = noise(NUM_VALUES * NUM_COLUMNS, 3);
@@ -85,13 +146,7 @@ bool passes_self_test(const abi::Functions & ggml, const Level & level) {
         std::vector<float> expected;
         if (!theirs(ggml, level.formats[i], in, rows, expected)) return false;
         const std::vector<float> found = ours(level.formats[i], rows.data(), in);
-        double error = 0, size = 0;
-        for (size_t at = 0; at < found.size(); at++) {
-            error += std::pow(static_cast<double>(found[at]) - expected[at], 2);
-            size += std::pow(static_cast<double>(expected[at]), 2);
-        }
-        // Written so that a NaN fails.
-        if (!(error <= MOST_ERROR * MOST_ERROR * size)) return false;
+        if (!close(found.data(), expected)) return false;
     }
     return true;
 }

@@ -21,6 +21,9 @@ int zhibei_kernels_register(const char * library_path, const char * level);
 // The level in use after a registration that succeeded, else null.
 const char * zhibei_kernels_level(void);
 
+// 1 when attention over F16, BF16 and Q8_0 caches is computed here too, else 0: ggml then does it as before.
+int zhibei_kernels_attention(void);
+
 // The version of ggml this was built for.
 const char * zhibei_kernels_ggml_version(void);
 

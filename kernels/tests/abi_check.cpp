@@ -85,9 +85,10 @@ SAME_NAMED(ggml_init_params, abi::InitParams, mem_buffer);
 SAME_NAMED(ggml_init_params, abi::InitParams, no_alloc);
 
 static_assert(GGML_BACKEND_API_VERSION == abi::BACKEND_API_VERSION);
-static_assert(GGML_TYPE_F32 == abi::TYPE_F32 && GGML_TYPE_I32 == abi::TYPE_I32);
+static_assert(GGML_TYPE_F32 == abi::TYPE_F32 && GGML_TYPE_I32 == abi::TYPE_I32 && GGML_TYPE_F16 == abi::TYPE_F16 &&
+              GGML_TYPE_Q8_0 == abi::TYPE_Q8_0);
 static_assert(GGML_OP_NONE == abi::OP_NONE && GGML_OP_MUL_MAT == abi::OP_MUL_MAT && GGML_OP_MUL_MAT_ID == abi::OP_MUL_MAT_ID &&
-              GGML_OP_GET_ROWS == abi::OP_GET_ROWS);
+              GGML_OP_GET_ROWS == abi::OP_GET_ROWS && GGML_OP_FLASH_ATTN_EXT == abi::OP_FLASH_ATTN_EXT);
 static_assert(sizeof(ggml_type) == 4 && sizeof(ggml_op) == 4 && sizeof(ggml_status) == 4);
 
 // That every function has the signature we call it with, but for the names of the structures.
@@ -111,7 +112,9 @@ SAME_FUNCTION(ggml_quantize_chunk, quantize_chunk);
 SAME_FUNCTION(ggml_init, init);
 SAME_FUNCTION(ggml_free, free);
 SAME_FUNCTION(ggml_new_tensor_2d, new_tensor_2d);
+SAME_FUNCTION(ggml_new_tensor_3d, new_tensor_3d);
 SAME_FUNCTION(ggml_mul_mat, mul_mat);
+SAME_FUNCTION(ggml_flash_attn_ext, flash_attn_ext);
 SAME_FUNCTION(ggml_new_graph, new_graph);
 SAME_FUNCTION(ggml_build_forward_expand, build_forward_expand);
 SAME_FUNCTION(ggml_graph_compute_with_ctx, graph_compute_with_ctx);

@@ -1,6 +1,6 @@
 // Every level on plain arrays, without ggml: for the sanitizers, and for timing one thread by its own clock.
 //
-//     arrays check            every format, level and a spread of shapes against the reference; exit status 1 on a difference
+//     arrays check            every format, attention, level and a spread of shapes against the reference; exit status 1 on a difference
 //     arrays time [LEVEL]     per format: bytes of weights per second by one column, operations per second by many
 #include <algorithm>
 #include <cmath>
@@ -103,9 +103,95 @@ double difference(const std::vector<float> & found, const std::vector<float> & e
     return std::sqrt(error / (size + 1e-30));
 }
 
+// Half floats of a sensible size.
+std::vector<uint16_t> random_halves(size_t size, Random & random) {
+    std::vector<uint16_t> halves(size);
+    for (uint16_t & half : halves) half = static_cast<uint16_t>((random.next() & 0x83ff) | 0x3800);
+    return halves;
+}
+
+// Some positions over a cache, in two stretches, by a mask that hides every seventh key.
+struct AttentionCase {
+    int64_t key_values, num_values, sharing, key_heads, num_positions, num_keys;
+
+    std::vector<float> run(const AttentionLoops & loops) const {
+        Random random{7};
+        const size_t cached = static_cast<size_t>(num_keys * key_heads);
+        const std::vector<uint16_t> keys = random_halves(cached * static_cast<size_t>(key_values), random);
+        const std::vector<uint16_t> values = random_halves(cached * static_cast<size_t>(num_values), random);
+        std::vector<float> queries(static_cast<size_t>(num_positions * key_heads * sharing * key_values));
+        for (float & value : queries) value = random.value();
+        std::vector<uint16_t> mask(static_cast<size_t>(num_positions * num_keys));
+        for (size_t i = 0; i < mask.size(); i++) mask[i] = i % 7 == 3 ? 0xfc00 : i % 5 == 0 ? 0xb800 : 0;
+        std::vector<int32_t> list;
+        for (int64_t key = 0; key < num_keys; key++) {
+            if (key % 11 != 5) list.push_back(static_cast<int32_t>(key));
+        }
+        Attention attention = {};
+        attention.queries = reinterpret_cast<const char *>(queries.data());
+        attention.query_strides[0] = sizeof(float) * static_cast<size_t>(key_heads * sharing * key_values);
+        attention.query_strides[1] = sizeof(float) * static_cast<size_t>(key_values);
+        const size_t key_bytes = 2 * static_cast<size_t>(key_values), value_bytes = 2 * static_cast<size_t>(num_values);
+        const auto heads = static_cast<size_t>(key_heads);
+        attention.keys = {reinterpret_cast<const uint8_t *>(keys.data()), {key_bytes * heads, key_bytes, 0}, key_values, 1};
+        attention.values = {reinterpret_cast<const uint8_t *>(values.data()), {value_bytes * heads, value_bytes, 0}, num_values, 1};
+        attention.mask = {reinterpret_cast<const uint8_t *>(mask.data()), {2 * static_cast<size_t>(num_keys), 0, 0}, {1, 1}};
+        attention.num_positions = num_positions;
+        attention.num_keys = num_keys;
+        attention.num_heads = key_heads * sharing;
+        attention.num_sequences = 1;
+        attention.sharing = sharing;
+        attention.scale = 0.3f;
+        attention.softcap = 9.0f;
+        return means(loops, attention, list);
+    }
+
+    static std::vector<float> means(const AttentionLoops & loops, const Attention & attention, const std::vector<int32_t> & list) {
+        std::vector<float> out;
+        const Bytes scratch(loops.scratch_bytes(attention));
+        const Bytes memory(sizeof(float) * loops.sums_floats(attention));
+        const Sums sums = sums_at(reinterpret_cast<float *>(memory.get()));
+        const auto count = static_cast<int64_t>(list.size());
+        const int64_t half = count / 2, at_once = loops.rows_at_once(attention);
+        for (int64_t head = 0; head < attention.key_heads(); head++) {
+            for (int64_t first = 0; first < attention.num_rows(); first += at_once) {
+                const Rows rows = {0, head, first, std::min(at_once, attention.num_rows() - first)};
+                const int32_t * rest = list.data() + half;
+                loops.attend(attention, rows, {list.data(), half, true, rest, count - half, head}, sums, scratch.get());
+                loops.attend(attention, rows, {rest, count - half, false, nullptr, 0, 0}, sums, scratch.get());
+                for (int64_t row = 0; row < rows.count; row++) {
+                    const float * values = sums.values + row * loops.padded(attention.values.num_values);
+                    for (int64_t i = 0; i < attention.values.num_values; i++) out.push_back(values[i] / sums.sums[row]);
+                }
+            }
+        }
+        return out;
+    }
+};
+
+int check_attention() {
+    int failures = 0;
+    const AttentionCase cases[] = {
+        {32, 32, 1, 1, 1, 3},    {64, 64, 3, 2, 1, 130},  {64, 32, 2, 1, 2, 77},     {80, 80, 5, 2, 1, 65},   {128, 96, 8, 1, 1, 200},
+        {72, 40, 1, 3, 70, 90},  {64, 64, 3, 2, 41, 150}, {192, 128, 16, 1, 9, 64},  {288, 256, 1, 1, 50, 70},
+    };
+    for (const AttentionCase & each : cases) {
+        const std::vector<float> expected = each.run(*level_reference().attention);
+        for (const char * name : LEVELS) {
+            const Level * level = choose_level(name);
+            if (level == nullptr) continue;
+            const double found = difference(each.run(*level->attention), expected);
+            if (found < 1e-5) continue;
+            failures++;
+            std::printf("%s attention of %ld positions by %ld keys: %g\n", name, each.num_positions, each.num_keys, found);
+        }
+    }
+    return failures;
+}
+
 int check() {
     Random random{1};
-    int failures = 0;
+    int failures = check_attention();
     const int64_t shapes[][3] = {{1, 256, 1}, {16, 256, 2}, {17, 512, 3}, {31, 768, 13}, {33, 512, 30}, {48, 256, 4}, {5, 1024, 64}};
     const Level & reference = level_reference();
     for (int f = 0; f < reference.num_formats; f++) {

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zhibei_kernels
+from building import cmake, once
 from ggml import Child
 
-ROOT = Path(__file__).parent.parent
 _FLAGS = {"avx2": "avx2", "avx-vnni": "avx_vnni", "avx512-vnni": "avx512_vnni"}
-_PROCESSOR = set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split())
+_CPUINFO = Path("/proc/cpuinfo")
+_PROCESSOR = set((_CPUINFO.read_text() if _CPUINFO.exists() else "").partition("flags")[2].partition("\n")[0].split())
 # The plain one is compared with the others on plain arrays, where it is not the slowest part of the test.
 LEVELS = tuple(level for level, flag in _FLAGS.items() if flag in _PROCESSOR)
 
 
-def cmake(folder: Path, *options: str, target: str) -> None:
-    """Configure and build one target."""
-    subprocess.run(["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *options], check=True, capture_output=True)
-    subprocess.run(["cmake", "--build", folder, "--target", target], check=True, capture_output=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes minutes runs where it is asked for by its mark."""
+    if "slow" in config.option.markexpr:
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: pytest -m slow"))
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +32,17 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library: the one named in the environment, the installed one, or one built here."""
     if "ZHIBEI_KERNELS_LIBRARY" in os.environ:
         return Path(os.environ["ZHIBEI_KERNELS_LIBRARY"])
-    folder = tmp_path_factory.mktemp("build")
-    cmake(folder, target="zhibei_kernels")
-    return folder / "libzhibei_kernels.so"
+    if zhibei_kernels.built():
+        return zhibei_kernels.library_path()
+    return once(tmp_path_factory, "library", lambda folder: cmake(folder, target="zhibei_kernels")) / "libzhibei_kernels.so"
+
+
+@pytest.fixture(scope="session")
+def stock(library: Path) -> Iterator[Child]:
+    """ggml as the wheel has it."""
+    child = Child(library, None)
+    yield child
+    child.close()
 
 
 @pytest.fixture(scope="session", params=LEVELS)

@@ -18,11 +18,12 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
-F32, I32 = 0, 26
+F32, F16, I32 = 0, 1, 26
 TYPES = {
     "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13,
     "Q6_K": 14, "IQ4_NL": 20, "IQ4_XS": 23, "BF16": 30,
 }  # fmt: skip
+CACHE_TYPES = {**TYPES, "F32": F32}
 
 
 class _InitParams(ctypes.Structure):
@@ -40,6 +41,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_mul_mat": (_POINTER, [_POINTER] * 3),
     "ggml_mul_mat_id": (_POINTER, [_POINTER] * 4),
     "ggml_get_rows": (_POINTER, [_POINTER] * 3),
+    "ggml_new_tensor_4d": (_POINTER, [_POINTER, ctypes.c_int, *[ctypes.c_int64] * 4]),
+    "ggml_permute": (_POINTER, [_POINTER, _POINTER, *[ctypes.c_int] * 4]),
+    "ggml_flash_attn_ext": (_POINTER, [*[_POINTER] * 5, *[ctypes.c_float] * 3]),
+    "ggml_flash_attn_ext_add_sinks": (None, [_POINTER, _POINTER]),
     "ggml_new_graph": (_POINTER, [_POINTER]),
     "ggml_build_forward_expand": (None, [_POINTER, _POINTER]),
     "ggml_nbytes": (ctypes.c_size_t, [_POINTER]),
@@ -69,12 +74,14 @@ class Ggml:
         import xllamacpp
 
         path = next(Path(xllamacpp.__file__).parent.glob("xllamacpp*.so"))
-        self._library = ctypes.CDLL(str(path))
+        self.path = str(path)
+        self._library = ctypes.CDLL(self.path)
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(self._library, name)
             function.restype, function.argtypes = result, arguments
         self._kernels = ctypes.CDLL(str(kernels))
         self._kernels.zhibei_kernels_register.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+        self._kernels.zhibei_kernels_attention.restype = ctypes.c_int
         self._kernels.zhibei_kernels_level.restype = ctypes.c_char_p
         self.status = None if level is None else self.register(str(path), level)
         self._backend = self._library.ggml_backend_cpu_init()
@@ -87,6 +94,10 @@ class Ggml:
         """The level in use."""
         name = self._kernels.zhibei_kernels_level()
         return name.decode() if name else None
+
+    def attention(self) -> bool:
+        """Whether attention is computed by the kernels."""
+        return bool(self._kernels.zhibei_kernels_attention())
 
     def load(self, path: str) -> bool:
         """Load another shared library into the process, for good."""
@@ -143,11 +154,48 @@ class Ggml:
             lib.ggml_free(each)
         return {"out": out, "supported": supported, "buffer_bytes": size, "seconds": min(seconds, default=0.0)}
 
+    def attend(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One attention: `queries` (sequence, position, head, value), `keys` and `values` as `quantise` stores them, from
+        shapes (sequence, key, head, value), a `mask` of half floats (sequence, head, position, key) or none, `sinks` or none.
+        """
+        lib = self._library
+        lib.ggml_backend_cpu_set_n_threads(self._backend, request["threads"])
+        context = self._context()
+        queries = self._tensor(context, request["queries"])
+        fed = [(queries, request["queries"])]
+        caches = []
+        for name in ("keys", "values"):
+            kind, shape = CACHE_TYPES[request[f"{name}_type"]], request[f"{name}_shape"]
+            caches.append(lib.ggml_new_tensor_4d(context, kind, *shape[::-1]))
+            fed.append((caches[-1], request[name]))
+        mask, sinks = (
+            self._tensor(context, array) if array is not None else None for array in (request["mask"], request["sinks"])
+        )
+        fed += [(tensor, request[name]) for tensor, name in ((mask, "mask"), (sinks, "sinks")) if tensor is not None]
+        by_head = [lib.ggml_permute(context, tensor, 0, 2, 1, 3) for tensor in (queries, *caches)]
+        result = lib.ggml_flash_attn_ext(context, *by_head, mask, request["scale"], request["bias"], request["softcap"])
+        lib.ggml_flash_attn_ext_add_sinks(result, sinks)
+        graph = lib.ggml_new_graph(context)
+        lib.ggml_build_forward_expand(graph, result)
+        buffer = lib.ggml_backend_alloc_ctx_tensors_from_buft(context, lib.ggml_backend_cpu_buffer_type())
+        for tensor, array in fed:
+            lib.ggml_backend_tensor_set(tensor, array.ctypes.data, 0, array.nbytes)
+        out = np.full(lib.ggml_nbytes(result) // 4, np.nan, np.float32)
+        seconds = []
+        for _ in range(request.get("repeat", 1)):
+            begun = time.process_time()
+            assert lib.ggml_backend_graph_compute(self._backend, graph) == 0
+            seconds.append(time.process_time() - begun)
+        lib.ggml_backend_tensor_get(result, out.ctypes.data, 0, out.nbytes)
+        lib.ggml_backend_buffer_free(buffer)
+        lib.ggml_free(context)
+        return {"out": out, "seconds": min(seconds)}
+
     def _context(self) -> Any:
         return self._library.ggml_init(_InitParams(1 << 20, None, True))
 
     def _tensor(self, context: Any, array: npt.NDArray[Any]) -> Any:
-        kind = I32 if array.dtype == np.int32 else F32
+        kind = {np.dtype(np.int32): I32, np.dtype(np.float16): F16}.get(array.dtype, F32)
         shape = array.shape[::-1]
         return getattr(self._library, f"ggml_new_tensor_{len(shape)}d")(context, kind, *shape)
 

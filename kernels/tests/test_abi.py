@@ -10,9 +10,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from ggml import TYPES
-
 import zhibei_kernels
+from building import compiler, once
+from ggml import TYPES
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src"
@@ -21,7 +21,10 @@ SOURCE = HERE.parent / "src"
 @pytest.fixture(scope="session")
 def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of ggml's sources, out of a source distribution that pip fetches (or one named in the environment)."""
-    folder = tmp_path_factory.mktemp("sdist")
+    return next(once(tmp_path_factory, "sdist", _fetch).glob("*/thirdparty/llama.cpp/ggml"))
+
+
+def _fetch(folder: Path) -> None:
     archive = os.environ.get("ZHIBEI_XLLAMACPP_SDIST")
     if archive is None:
         wanted = f"xllamacpp=={zhibei_kernels.XLLAMACPP_VERSION}"
@@ -31,14 +34,14 @@ def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(archive) as tar:
         inside = [member for member in tar if "/ggml/" in member.name and member.name.endswith((".h", "CMakeLists.txt"))]
         tar.extractall(folder, members=inside, filter="data")
-    return next(folder.glob("*/thirdparty/llama.cpp/ggml"))
 
 
 def test_every_size_offset_and_slot(headers: Path, tmp_path: Path) -> None:
     program = tmp_path / "abi_check"
     folders = [SOURCE, headers / "include", headers / "src", headers / "src" / "ggml-cpu"]
     flags = ["-std=c++17", "-O0", "-Wno-invalid-offsetof", "-Wno-enum-compare", *(f"-I{folder}" for folder in folders)]
-    compiled = subprocess.run(["g++", *flags, HERE / "abi_check.cpp", "-o", program], capture_output=True, text=True, check=False)
+    command = [compiler("c++"), *flags, str(HERE / "abi_check.cpp"), "-o", str(program)]
+    compiled = subprocess.run(command, capture_output=True, text=True, check=False)
     assert compiled.returncode == 0, compiled.stderr
     ran = subprocess.run([program], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout
