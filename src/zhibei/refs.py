@@ -98,7 +98,7 @@ class ModelRef:
             BadReference: it does not parse.
         """
         cleaned = text.strip()
-        if not cleaned or len(cleaned) > MAX_LENGTH or any(unicodedata.category(char) == "Cc" for char in cleaned):
+        if not cleaned or len(cleaned) > MAX_LENGTH or _has_control(cleaned):
             raise BadReference("{text!r} is not a model reference.", hint=_HINT, text=text[:100])
         if re.match(r"https?://", cleaned, re.IGNORECASE):
             return ModelRef("url", cleaned)
@@ -145,6 +145,10 @@ def is_upstream_name(text: str) -> bool:
 def is_upstream_model(text: str) -> bool:
     """Whether a name that another server has for a model can be one here."""
     return 0 < len(text) <= MAX_UPSTREAM_MODEL_LENGTH and text.isprintable() and not re.search(r"\s", text)
+
+
+def _has_control(text: str) -> bool:
+    return not text.isprintable() and any(unicodedata.category(char) == "Cc" for char in text)
 
 
 def _is_segment(text: str) -> bool:

@@ -147,7 +147,7 @@ def test_the_first_signal_waits_and_the_second_does_not(tiny_home: Path) -> None
         with pytest.raises(httpx.HTTPError):
             "".join(lines)
         told = server.errors.read_text()
-    assert "stopping: 1 requests may finish, within 60 s; Ctrl-C once more" in told and "Traceback" not in told
+    assert "stopping; requests that may finish, within 60 s: 1. Ctrl-C once more" in told and "Traceback" not in told
 
 
 def test_a_signal_cuts_after_the_grace_and_still_ends_with_0(tiny_home: Path) -> None:

@@ -15,6 +15,8 @@ from zhibei.options import LoadOptions
 
 def with_absolute_paths(load: LoadOptions) -> LoadOptions:
     """The options as an engine's process understands them: it has a working directory of its own."""
+    if not (load.lora or load.mmproj or load.draft_model):
+        return load
     return replace(
         load,
         lora=tuple((_absolute(path), scale) for path, scale in load.lora),

@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
@@ -24,7 +24,7 @@ from zhibei.server.dialect import Dialect, Dialects
 from zhibei.server.drain import Drain
 from zhibei.server.errors import NoSuchRoute, WrongMethod, openai_envelope
 from zhibei.server.guard import Guard, Receive, Scope, Send
-from zhibei.server.json_route import BadBody, refuse
+from zhibei.server.json_route import JsonRoute, refuse
 from zhibei.server.keys import KeyFile
 from zhibei.server.listen import GRACE_S, listen
 from zhibei.server.seen import Seen
@@ -124,7 +124,7 @@ async def _drain_pool(app: App, drain: Drain, starting: asyncio.Future[None], gr
     await drain.begun()
     if drain.num_requests:
         log.warning(
-            "stopping: %d requests may finish, within %g s; Ctrl-C once more ends them at once", drain.num_requests, grace_s
+            "stopping; requests that may finish, within %g s: %d. Ctrl-C once more ends them at once", grace_s, drain.num_requests
         )
     starting.cancel()
     await app.pool.drain()
@@ -152,9 +152,34 @@ async def _end_revoked(keeper: Keeper, drain: Drain) -> None:
                 drain.cut_owner(owner, revoked())
 
 
-def create_routes(app: App, *more: Dialect) -> FastAPI:
+class Routes(FastAPI):
+    """All routes. Those with a body have paths without parameters, and are found without looking through the others."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._by_path: dict[tuple[str, str], JsonRoute] = {}
+
+    def add(self, router: APIRouter) -> None:
+        """Add a dialect's."""
+        self.include_router(router)
+        for route in router.routes:
+            if isinstance(route, JsonRoute) and route.body_field is not None:
+                for method in route.methods or ():
+                    self._by_path.setdefault((method, route.path), route)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the request's route answer it."""
+        route = self._by_path.get((scope["method"], scope["path"]))
+        if route is None:
+            await super().__call__(scope, receive, send)
+            return
+        response = await route.answer(Request(scope, receive))
+        await response(scope, receive, send)
+
+
+def create_routes(app: App, *more: Dialect) -> Routes:
     """The routes alone, without the guard. Errors pass through: the guard answers them."""
-    routes = FastAPI(
+    routes = Routes(
         title="Zhibei",
         version=__version__,
         openapi_url=None,
@@ -169,19 +194,17 @@ def create_routes(app: App, *more: Dialect) -> FastAPI:
         },
     )
     for dialect in (*DIALECTS, _PAGES, *more):
-        routes.include_router(dialect.router(app))
+        routes.add(dialect.router(app))
     return routes
 
 
 async def _invalid(request: Request, error: Exception) -> NoReturn:
     assert isinstance(error, RequestValidationError)
-    refuse(error)
+    refuse(error.errors())
 
 
 async def _http(request: Request, error: Exception) -> NoReturn:
     assert isinstance(error, StarletteHTTPException)
-    if isinstance(error, BadBody):
-        raise error.error
     if error.status_code == 405:
         raise WrongMethod("{path} does not take {method}.", path=request.url.path[:200], method=request.method)
     if error.status_code == 404:

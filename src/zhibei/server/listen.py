@@ -279,7 +279,7 @@ class _Life:
     async def _end(self) -> None:
         self._drain.begin()
         if not await self._drain.wait_idle(self._grace_s):
-            log.warning("%d requests were still running after %d s and are cut", self._drain.num_requests, self._grace_s)
+            log.warning("requests still running after %d s, which are cut: %d", self._grace_s, self._drain.num_requests)
             self._drain.cut()
             await self._drain.wait_idle(CUT_S)
         if not self.ended.done():

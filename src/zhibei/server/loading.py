@@ -38,6 +38,7 @@ class LoadBody(Extension):
     reasoning: Literal["on", "off", "auto"] | None = None
     speculation: Literal["auto", "ngram", "off"] | None = None
     pooling: Literal["none", "mean", "cls", "last", "rank"] | None = None
+    kernels: bool | None = None
     # Files of the server's machine: known, so that they can be refused in words.
     lora: Any = None
     mmproj: Any = None

@@ -132,6 +132,8 @@ class _Lines(logging.Handler):
 
 def printable(text: str) -> str:
     """The text without anything that moves a cursor or begins a line."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 

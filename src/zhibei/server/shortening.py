@@ -19,11 +19,10 @@ _MARGIN_TOKENS = 8
 
 @dataclass(frozen=True, slots=True)
 class Shortened:
-    """A chat that fits. ``num_prompt_tokens`` None: the engine does not tell, and nothing was cut."""
+    """A chat that fits."""
 
     request: ChatRequest
     num_cut_messages: int = 0
-    num_prompt_tokens: int | None = None
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -73,33 +72,32 @@ async def shortened(engine: Engine, request: ChatRequest, ctx_size: int, reserve
     room = max(1, ctx_size - reserve_tokens)
     starts = _cuts(request.messages)
     try:
-        size = await _size(engine, request)
+        prompt = await engine.render(request)
+        if _surely_fits(prompt, room) or await _num_tokens(engine, prompt) <= room:
+            return Shortened(request)
     except Unsupported:
         return Shortened(request)
-    if size <= room:
-        return Shortened(request, 0, size)
     last = _without(request, starts[-1])
     size = await _size(engine, last)
     if size > room:
         raise ContextTooLong(size, ctx_size)
     # The first cut that fits: the prompt grows shorter with each, so it can be searched for by halves.
-    low, high, best, best_size = 1, len(starts) - 1, last, size
+    low, high, best = 1, len(starts) - 1, last
     while low < high:
         middle = (low + high) // 2
         shorter = _without(request, starts[middle])
-        size = await _size(engine, shorter)
-        if size <= room:
-            high, best, best_size = middle, shorter, size
+        if await _size(engine, shorter) <= room:
+            high, best = middle, shorter
         else:
             low = middle + 1
-    return Shortened(best, len(request.messages) - len(best.messages), best_size)
+    return Shortened(best, len(request.messages) - len(best.messages))
 
 
 async def shortened_prompt(engine: Engine, request: CompletionRequest, ctx_size: int, reserve_tokens: int) -> ShortenedPrompt:
     """Drop as few tokens as needed from a raw prompt's beginning; what marks a text's beginning stays. Arguments as above."""
     room = max(1, ctx_size - reserve_tokens)
     given = request.prompt
-    if isinstance(given, str) and len(given.encode()) + _MARGIN_TOKENS <= room:
+    if isinstance(given, str) and _surely_fits(given, room):
         return ShortenedPrompt(request)
     try:
         whole = given if not isinstance(given, str) else await engine.tokenize(given, add_special=True, parse_special=True)
@@ -139,13 +137,22 @@ def _without(request: ChatRequest, start: int) -> ChatRequest:
 
 async def _size(engine: Engine, request: ChatRequest) -> int:
     """Tokens of the prompt. What images take is not in it."""
-    return len(await engine.tokenize(await engine.render(request), add_special=False, parse_special=True))
+    return await _num_tokens(engine, await engine.render(request))
+
+
+async def _num_tokens(engine: Engine, prompt: str) -> int:
+    return len(await engine.tokenize(prompt, add_special=False, parse_special=True))
+
+
+def _surely_fits(text: str, room: int) -> bool:
+    """Whether that can be told without asking the engine."""
+    return len(text.encode()) + _MARGIN_TOKENS <= room
 
 
 async def _cut_input(engine: Engine, item: str | tuple[int, ...], ctx_size: int) -> tuple[str | tuple[int, ...], int]:
     if isinstance(item, tuple):
         return (item, 0) if len(item) <= ctx_size else (item[:ctx_size], len(item) - ctx_size)
-    if len(item.encode()) + _MARGIN_TOKENS <= ctx_size:
+    if _surely_fits(item, ctx_size):
         return item, 0
     whole = await engine.tokenize(item, add_special=True)
     num_over = len(whole) - ctx_size

@@ -40,7 +40,7 @@ async def fitted(engine: Engine, memory: str, prompt: str, max_length: int | Non
     if room < 1:
         raise BadRequest(
             "max_length of {max_length} leaves no room for a prompt: the context has {ctx_size} tokens.",
-            hint="Ask for a shorter answer, or load the model with a larger --ctx-size.",
+            hint="Ask for a shorter answer; or load the model with a larger --ctx-size, if it was made for one.",
             param="max_length",
             max_length=max_length,
             ctx_size=min(limits),

@@ -18,10 +18,10 @@ from zhibei.runtime.naming import wishes_of
 from zhibei.server import generation
 from zhibei.server.access import Access, AccessRules
 from zhibei.server.ask import Ask, ask_of
+from zhibei.server.json_route import JsonRoute
 from zhibei.server.ollama import embeddings, model_routes, replies, schema, translate, work
 from zhibei.server.ollama.listing import can_think, template_of
 from zhibei.server.ollama.replies import Course, Kind, Lines, Whole
-from zhibei.server.ollama.route import UntypedRoute
 from zhibei.server.ollama.translate import Asked
 from zhibei.server.reported import reported
 from zhibei.server.shortening import TRUNCATED_HEADER
@@ -46,7 +46,7 @@ WHOLE: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "c
 
 def router(app: App) -> APIRouter:
     """The routes, for one App."""
-    routes = APIRouter(route_class=UntypedRoute, tags=["Ollama"])
+    routes = APIRouter(route_class=JsonRoute, tags=["Ollama"])
     _add_generation(routes, app)
     _add_embedding(routes, app)
     model_routes.add(routes, app)

@@ -101,7 +101,8 @@ def _add_generation(routes: APIRouter, app: App) -> None:
     async def chat_completions(body: schema.ChatBody, request: Request) -> Response:
         """Continue a conversation."""
         asked = await _asked(app, body)
-        images = await fetch_images(translate.image_urls(body), pull_options(app.settings).fetch)
+        urls = tuple(translate.image_urls(body))
+        images = await fetch_images(urls, pull_options(app.settings).fetch) if urls else {}
         wanted = translate.chat_request(body, own=_is_own(request), images=images)
         head = _head("chatcmpl-", asked.model, body, request, wanted.num_choices)
         events = generation.chat(app, ask_of(request), asked.model, wanted, asked.options)
