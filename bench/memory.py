@@ -2,6 +2,7 @@
 
     python bench/memory.py                      thirteen small shapes, a few minutes
     python bench/memory.py --full               all, up to 8 GB
+    python bench/memory.py --no-kernels         with the engine's own products, though zhibei-kernels are installed
     python bench/memory.py --write-docs         also writes docs/concepts/memory-table.md
     python bench/memory.py --survey --json FILE many more settings, no generation: what formulas are fitted to
 
@@ -29,16 +30,18 @@ import psutil
 
 from zhibei.chat import CompletionRequest, EmbeddingRequest
 from zhibei.engines.llama_cpp import order
+from zhibei.engines.llama_cpp.backend import LlamaCppBackend
 from zhibei.engines.llama_cpp.engine import LlamaCppEngine
 from zhibei.engines.process import EngineProcess
 from zhibei.formats.inspect import inspect_path
 from zhibei.hardware.detect import detect
 from zhibei.models import ModelInfo, StoredFile, StoredModel
 from zhibei.options import CacheType, Limits, LoadOptions, Sampling
+from zhibei.planner.kernels import usable
 from zhibei.planner.memory import bill_of
 from zhibei.planner.plan import plan
 from zhibei.planner.repacking import repacked_types
-from zhibei.plans import EngineSpec, Hardware, Plan
+from zhibei.plans import EngineSpec, Hardware, Kernels, Plan, Task
 from zhibei.workshop.named_shapes import LARGE, SMALL, named_shape
 from zhibei.workshop.random_models import ENCODERS, write_model
 from zhibei.workshop.shapes import Shape
@@ -73,6 +76,7 @@ class Settings:
     flash_attn: str = "auto"
     generates: bool = True
     mmap: bool | None = None
+    kernels: bool | None = None
 
 
 @dataclass(slots=True)
@@ -88,6 +92,8 @@ class Case:
     caches: list[dict[str, int]] = field(default_factory=list)
     uss_before_bytes: int = 0
     uss_after_bytes: int | None = None
+    kernels: Kernels | None = None
+    """Those of ours that the engine said it computes with."""
     problem: str | None = None
 
     def items(self) -> Iterator[tuple[str, int, int]]:
@@ -102,7 +108,8 @@ class Case:
             yield item, predicted[item], found[item]
         yield TOTAL, sum(predicted.values()), sum(found.values())
         if self.uss_after_bytes is not None:
-            yield RESIDENT, sum(predicted.values()) + self.predicted["process"], self.uss_after_bytes
+            apart = self.predicted["process"] + self.predicted.get("work", 0)
+            yield RESIDENT, sum(predicted.values()) + apart, self.uss_after_bytes
 
     def failures(self) -> list[str]:
         """What is further off than it may be."""
@@ -134,12 +141,20 @@ def planned(shape: Shape, path: Path, info: ModelInfo, settings: Settings) -> Pl
         flash_attn=settings.flash_attn,  # type: ignore[arg-type]
         cache_ram_mib=0,
         mmap=settings.mmap,
+        kernels=settings.kernels,
     )
-    return plan(stored, MACHINE, "llama.cpp", "embed" if shape.architecture in ENCODERS else "generate", wishes)
+    task: Task = "embed" if shape.architecture in ENCODERS else "generate"
+    return plan(stored, MACHINE, "llama.cpp", task, wishes, kernels=expected_kernels())
+
+
+def expected_kernels() -> Kernels | None:
+    """Those that the engine says it has."""
+    return LlamaCppBackend().probe().kernels
 
 
 def predict(info: ModelInfo, spec: EngineSpec) -> dict[str, int]:
     """The bill, by what is paid for."""
+    kernels = usable(expected_kernels(), LoadOptions(kernels=spec.kernels), has_device=False)
     lines = bill_of(
         info,
         ctx_size=spec.ctx_size,
@@ -150,6 +165,7 @@ def predict(info: ModelInfo, spec: EngineSpec) -> dict[str, int]:
         flash_attn=spec.flash_attn != "off",
         is_embedding=spec.task == "embed",
         repacked=repacked_types(MACHINE.cpu_features),
+        taken=kernels.types if kernels is not None else (),
         is_mapped=spec.mmap,
     )
     predicted: dict[str, int] = {}
@@ -171,6 +187,7 @@ async def measure(shape: Shape, path: Path, settings: Settings) -> Case:
     engine._process = EngineProcess(shape.name, worker, lambda key: order.encode(order.Order(spec, key)), lines.append)
     try:
         await engine.ready()
+        case.kernels = engine.status().kernels
         case.uss_before_bytes = resident_bytes(engine)
         if settings.generates:
             await generate(engine, spec)
@@ -261,7 +278,11 @@ def show(case: Case) -> None:
     settings = case.settings
     uss = f"uss {mib(case.uss_before_bytes)} {mib(case.uss_after_bytes or 0)}"
     failures = "".join(f"  <- {failure}" for failure in case.failures())
-    print(f"{case.shape.name:18} {settings.ctx_size:6} {settings.cache_type:5} {told}  {uss}{failures}", flush=True)
+    level = case.kernels.level if case.kernels is not None else None
+    print(
+        f"{case.shape.name:18} {level or 'ggml':12} {settings.ctx_size:6} {settings.cache_type:5} {told}  {uss}{failures}",
+        flush=True,
+    )
 
 
 def mib(num_bytes: int) -> str:
@@ -321,6 +342,7 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="all named shapes")
     parser.add_argument("--survey", action="store_true")
     parser.add_argument("--mmap", choices=("plan", "on", "off"), default="plan", help="weights mapped, or read")
+    parser.add_argument("--no-kernels", action="store_true", help="the engine's own products")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--write-docs", action="store_true")
     parser.add_argument("--shape", action="append", default=[], help="only these")
@@ -332,9 +354,11 @@ def main() -> int:
     start_s = time.monotonic()
     mmap = {"plan": None, "on": True, "off": False}[args.mmap]
     of = survey if args.survey else proof
-    run(shapes, lambda shape: (replace(settings, mmap=mmap) for settings in of(shape)), cases, args.json)
+    kernels = False if args.no_kernels else None
+    run(shapes, lambda shape: (replace(settings, mmap=mmap, kernels=kernels) for settings in of(shape)), cases, args.json)
     if args.write_docs:
-        write_table(cases, "--full " * args.full + f"--mmap {args.mmap} " * (mmap is not None))
+        options = "--full " * args.full + f"--mmap {args.mmap} " * (mmap is not None) + "--no-kernels " * args.no_kernels
+        write_table(cases, options)
     print(summary(cases))
     failed = [case for case in cases if case.failures()]
     print(f"{len(cases)} cases in {time.monotonic() - start_s:.0f} s, {len(failed)} off by more than they may be")

