@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from support.one_tls_context import share_tls_context
+from support.run_wide import once
+
 MODEL = "smollm2:135m"
 
 # A shell that starts a run in the background has it ignore Ctrl-C, and so would every program that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+share_tls_context()
 
 
 @pytest.fixture(autouse=True)
@@ -31,11 +37,15 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def smollm2_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ZHIBEI_HOME in which the default model is present."""
-    home = tmp_path_factory.mktemp("models")
+    """A ZHIBEI_HOME in which the default model is present: a copy of what the run has pulled."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ZHIBEI_")}
-    subprocess.run([sys.executable, "-m", "zhibei", "--home", str(home), "pull", MODEL], env=environment, check=True, timeout=600)
-    return home
+
+    def pull(home: Path) -> None:
+        command = [sys.executable, "-m", "zhibei", "--home", str(home), "pull", MODEL]
+        subprocess.run(command, env=environment, check=True, timeout=600)
+
+    pulled = once(tmp_path_factory.getbasetemp(), "smollm2", pull)
+    return shutil.copytree(pulled, tmp_path_factory.mktemp("models") / "home", symlinks=True)
 
 
 @pytest.fixture(scope="session")

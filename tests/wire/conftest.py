@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.node import install_packages
+from support.run_wide import once
 from support.serving import Serving, serving, stored_model
 
 
@@ -36,4 +37,4 @@ def server(start: Callable[..., Serving]) -> Serving:
 @pytest.fixture(scope="session")
 def node_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory in which scripts for node find the official JavaScript clients."""
-    return install_packages(tmp_path_factory.mktemp("js"))
+    return once(tmp_path_factory.getbasetemp(), "js", install_packages)

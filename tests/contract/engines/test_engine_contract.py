@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import pytest_asyncio
 
 from support.tool_conversation import TEMPLATE, WEATHER, conversation
 from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Message, RerankRequest, Tool, ToolChoice
@@ -26,6 +27,7 @@ from zhibei.planner.plan import plan
 from zhibei.plans import EngineSpec, Hardware, Task
 
 HARDWARE = Hardware("test", 2, 2, 16 << 30, 12 << 30)
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 ENGINES = ["echo", pytest.param("llama.cpp", marks=pytest.mark.model)]
 
 
@@ -47,14 +49,16 @@ def path_for(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(scope="module", params=ENGINES)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-async def engine(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
-    started = await registry.create(name).start(spec_for(name, path_for(name, request, tmp_path)), lambda line: None)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(name: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    """An engine for all tests that leave it as it was; those that end one start their own."""
+    spec = spec_for(name, path_for(name, request, tmp_path_factory.mktemp("engine")))
+    started = await registry.create(name).start(spec, lambda line: None)
     yield started
     await started.close()
 
@@ -198,7 +202,8 @@ async def test_embeddings_are_one_per_input_and_alike_for_like_texts(
         await engine.close()
 
 
-async def test_close_is_idempotent_and_leaves_nothing(engine: Engine) -> None:
+async def test_close_is_idempotent_and_leaves_nothing(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    engine = await registry.create(name).start(spec_for(name, path_for(name, request, tmp_path)), lambda line: None)
     pid = engine.status().pid
     await engine.close()
     await engine.close()

@@ -32,11 +32,11 @@ def test_lines_and_their_times(book: Logbook) -> None:
     assert (book.lines("other"), book.names()) == ((), ("m",))
 
 
-def test_a_million_lines_are_no_harm() -> None:
+def test_a_hundred_thousand_lines_are_no_harm() -> None:
     book = Logbook(max_lines=100, max_bytes=1 << 16)
-    for number in range(1_000_000):
+    for number in range(100_000):
         book.write("m", str(number))
-    assert texts(book) == [str(number) for number in range(999_900, 1_000_000)]
+    assert texts(book) == [str(number) for number in range(99_900, 100_000)]
 
 
 def test_bytes_are_bounded_and_so_is_a_line(book: Logbook) -> None:
