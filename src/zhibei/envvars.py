@@ -34,6 +34,7 @@ ENV_VARS = (
     EnvVar("ZHIBEI_CTX_SIZE", "load.ctx_size", "Context in tokens, instead of what fits."),
     EnvVar("ZHIBEI_THREADS", "load.threads", "CPU threads, instead of the physical cores."),
     EnvVar("ZHIBEI_GPU_LAYERS", "load.gpu_layers", "Layers on the GPU, instead of all."),
+    EnvVar("ZHIBEI_KERNELS", "load.kernels", "Compute with zhibei-kernels, where they are installed: true or false."),
     EnvVar("ZHIBEI_MODEL_FOLDERS", "model_folders", "Folders of models, separated by commas, that list --all looks into."),
     EnvVar("HF_ENDPOINT", "hubs.hf_endpoint", "Hugging Face, or a mirror to use instead of it."),
     EnvVar("ZHIBEI_HF_MIRRORS", "hubs.hf_mirrors", "Mirrors, separated by commas, tried when Hugging Face cannot be reached."),

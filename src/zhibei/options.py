@@ -50,6 +50,10 @@ class LoadOptions:
 
     def over(self, defaults: LoadOptions) -> LoadOptions:
         """These values where set, else those of ``defaults``."""
+        if defaults == LoadOptions():
+            return self
+        if self == LoadOptions():
+            return defaults
         return LoadOptions(
             **{
                 f.name: mine if (mine := getattr(self, f.name)) not in (None, ()) else getattr(defaults, f.name)
@@ -87,6 +91,10 @@ class Sampling:
 
     def over(self, defaults: Sampling) -> Sampling:
         """These values where set, else those of ``defaults``."""
+        if defaults == Sampling():
+            return self
+        if self == Sampling():
+            return defaults
         return Sampling(
             **{
                 f.name: mine if (mine := getattr(self, f.name)) not in (None, ()) else getattr(defaults, f.name)

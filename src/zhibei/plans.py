@@ -286,7 +286,8 @@ class Resident:
     """A running model, as ``ps`` shows it. ``expires_at`` None: stays until it is stopped or must make room.
 
     ``num_waiting``: requests that wait for it; ``num_requests``: served so far, and with what counts of tokens.
-    ``device_problem``: why it is computed without the graphics processor that it was meant for.
+    ``device_problem``: why it is computed without the graphics processor that it was meant for. ``kernels``: those of ours
+    that compute it, or why they do not although they are there.
     """
 
     name: str
@@ -313,3 +314,4 @@ class Resident:
     num_crashes: int = 0
     gpu_bytes: int = 0
     device_problem: str | None = None
+    kernels: Kernels | None = None

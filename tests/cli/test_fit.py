@@ -25,6 +25,7 @@ from zhibei.runtime.runs import Run
 
 OFFLINE = {"ZHIBEI_OFFLINE": "true"}
 DESKTOP = "rtx3060,ram=32g,ddr5-5600x2,cpu=i5-12400"
+WITHOUT_CARD = "ram=32g,ddr5-5600x2,cpu=i5-12400"
 SMALL = "ram=8g,ddr4-3200x2,cores=4"
 
 
@@ -52,6 +53,22 @@ def test_a_model_that_is_here(stocked: Program) -> None:
     assert "weights " in ran.out and "Rule of thumb" in ran.out
     assert max(map(columns, ran.out.splitlines())) <= 80
     assert "zhibei pull" not in ran.err
+
+
+def test_what_kernels_would_do_for_a_machine_that_could_have_them(stocked: Program) -> None:
+    """Of a described machine: the same wherever the test runs."""
+    stocked.extra["ZHIBEI_ENGINE"] = "llama.cpp"
+    ran = stocked("fit", "tiny", "--hardware", WITHOUT_CARD, "--json")
+    assert ran.code == 0, ran.err
+    (model,) = json.loads(ran.out)["models"]
+    gain, (form,) = model["kernels"], model["forms"]
+    assert gain["is_used"] is False and gain["hint"] is None
+    assert gain["plain_speed"] == form["plans"][0]["speed"]
+    assert gain["speed"]["prompt_tokens_per_s"] > gain["plain_speed"]["prompt_tokens_per_s"]
+    told = stocked("fit", "tiny", "--hardware", WITHOUT_CARD).out
+    assert "Kernels        with zhibei-kernels answers about " in told
+    beside_a_card = stocked("fit", "tiny", "--hardware", DESKTOP)
+    assert "zhibei-kernels" not in beside_a_card.out + beside_a_card.err
 
 
 def test_this_machine_is_measured_once_and_any_other_never(stocked: Program) -> None:

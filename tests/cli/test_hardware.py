@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from zhibei.cli.sections import lines
 from zhibei.hardware.disk import Room
 from zhibei.hardware.measured import MatrixSpeed, Measured, ReadSpeed, parse
 from zhibei.i18n import Translator
-from zhibei.plans import EngineInfo, Gpu, Hardware
+from zhibei.plans import EngineInfo, Gpu, Hardware, Kernels
 
 GIB = 1 << 30
 MACHINE = Hardware(
@@ -117,6 +118,21 @@ def test_a_machine_in_words() -> None:
     assert told(MACHINE, measured, (ENGINE,)) == EXPECTED
 
 
+def engine_lines(kernels: Kernels | None) -> list[str]:
+    found = told(Hardware("x", 1, 1, GIB, GIB), None, (replace(ENGINE, kernels=kernels),), width=200)
+    return found.partition("Engines\n")[2].splitlines()[1:]
+
+
+def test_kernels_are_told_beside_their_engine() -> None:
+    assert engine_lines(None) == []
+    assert engine_lines(Kernels("0.1.0", "avx2")) == ["  zhibei-kernels  0.1.0, avx2"]
+    assert engine_lines(Kernels("0.1.0", "avx2", attention=True)) == ["  zhibei-kernels  0.1.0, avx2, with attention"]
+    assert engine_lines(Kernels(None, None, problem="x is wrong")) == ["  zhibei-kernels  not used: x is wrong"]
+    assert engine_lines(Kernels(None, None, problem="x is wrong", hint="Do y")) == [
+        "  zhibei-kernels  not used: x is wrong. Do y"
+    ]
+
+
 @pytest.mark.parametrize("width", [60, 44])
 def test_narrow_terminals_wrap(width: int) -> None:
     assert max(map(columns, told(MACHINE, None, (ENGINE,), width).splitlines())) <= width
@@ -151,7 +167,7 @@ def test_measuring_is_kept_and_shown_again(program: Program) -> None:
     again = program("hardware", "--json")
     assert json.loads(again.out)["measured"] == first["measured"]
     assert first["total_bytes"] > 0
-    assert {"name", "installed", "version", "devices"} == set(first["engines"][0])
+    assert {"name", "installed", "version", "devices", "kernels"} == set(first["engines"][0])
     assert first["disk"]["total_bytes"] >= first["disk"]["free_bytes"] > 0
     assert "(measured, threads:" in program("hardware").out
 

@@ -9,9 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import pytest
 
 from support.program import TIMEOUT_S, Program, Ran
 from support.serving import MODEL, Serving, serving, stored_model
+from zhibei.engines.echo import EchoEngine
+from zhibei.plans import Kernels
 from zhibei.settings import Settings, UpstreamSettings
 
 
@@ -57,6 +60,26 @@ def test_ps_tells_which_model_is_without_its_graphics_processor(program: Program
         told = f"notice: The graphics processor fails {MODEL}, which is computed without it: CUDA error: x\n"
         assert program("ps").err == told
         assert json.loads(program("ps", "--json").out)["models"][0]["device_problem"] == "CUDA error: x"
+
+
+def test_ps_tells_which_kernels_compute_a_model(program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Kernels | None] = [Kernels("0.1.0", "avx2")]
+    status = EchoEngine.status
+    monkeypatch.setattr(EchoEngine, "status", lambda engine: replace(status(engine), kernels=found[-1]))
+    stored_model(tmp_path / "served")
+    with serving(tmp_path / "served") as server:
+        program.extra["ZHIBEI_PORT"] = str(server.port)
+        chat(server)
+        ran = program("ps")
+        assert ran.err == "" and ran.out.splitlines()[1].split()[:4] == [MODEL, "echo", "avx2", "ready"]
+        shown = {"version": "0.1.0", "level": "avx2", "attention": False, "problem": None, "hint": None}
+        assert json.loads(program("ps", "--json").out)["models"][0]["kernels"] == shown
+        found.append(Kernels("0.1.0", None, problem="they are for Linux on x86-64"))
+        ran = program("ps")
+        assert ran.err == f"notice: {MODEL} is computed without zhibei-kernels: they are for Linux on x86-64\n"
+        assert ran.out.splitlines()[1].split()[:3] == [MODEL, "echo", "ready"]
+        found.append(None)
+        assert program("ps").err == "" and json.loads(program("ps", "--json").out)["models"][0]["kernels"] is None
 
 
 def test_ps_and_top_tell_which_other_server_is_down(program: Program, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 The mode ``serve`` is an HTTP server like llama.cpp's, as far as an engine asks for it. What it does with a request is in the
 request: a prompt, or a last message, that is one of ``BEHAVIOURS`` names it; any other text is said back word by word. Further
 words say what is wrong with it from the start: ``stubborn``, ``grandchild``, ``killed``, ``max_ctx=N``,
-``loses_device=FILE`` (from its second start on).
+``loses_device=FILE`` (from its second start on), ``kernels=STATUS`` (what it says of them where they are wanted),
+``faults=N`` and ``faults_with_kernels=N`` (the signal that ends it; where they are wanted).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def main(mode: str) -> None:
     order = json.loads(sys.stdin.buffer.readline())
     if mode == "serve":
         burden(sys.argv[2:], order, answers)
-        asyncio.run(serve(answers))
+        asyncio.run(serve(answers, kernels_told(sys.argv[2:], order)))
         return
     fail(mode, answers)
     if mode == "flood":
@@ -61,6 +62,11 @@ def burden(words: list[str], order: dict[str, Any], answers: int) -> None:
         sys.stderr.flush()
         os.write(answers, json.dumps({"problem": "Failed to init server"}).encode() + b"\n")
         sys.exit(0)
+    faults = {name: int(number) for name, _, number in (word.partition("=") for word in words) if name.startswith("faults")}
+    if faults and order["spec"]["kernels"]:
+        os.write(2, b"zhibei-kernels 9.9: loading\n" + b"more words\n" * 200)
+    if "faults" in faults or (faults and order["spec"]["kernels"]):
+        os.kill(os.getpid(), *faults.values())
     lost = next((Path(word.partition("=")[2]) for word in words if word.startswith("loses_device=")), None)
     if lost is not None:
         if lost.exists():
@@ -100,10 +106,17 @@ def fail(mode: str, answers: int) -> None:
         sys.exit(0)
 
 
-async def serve(answers: int) -> None:
+def kernels_told(words: list[str], order: dict[str, Any]) -> dict[str, Any] | None:
+    status = next((word.partition("=")[2] for word in words if word.startswith("kernels=")), None)
+    if status is None or not order["spec"]["kernels"]:
+        return None
+    return {"version": "9.9", "status": status, "level": "avx2", "attention": False}
+
+
+async def serve(answers: int, kernels: dict[str, Any] | None) -> None:
     server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    os.write(answers, json.dumps({"address": f"http://127.0.0.1:{port}"}).encode() + b"\n")
+    os.write(answers, json.dumps({"address": f"http://127.0.0.1:{port}", "kernels": kernels}).encode() + b"\n")
     await asyncio.to_thread(sys.stdin.buffer.read)
     os._exit(0)
 

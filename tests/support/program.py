@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.run_wide import run_dir
+
 TIMEOUT_S = 60.0
 # What differs from run to run, and what stands in its place in an expected text.
 _FILTERS = (
@@ -52,7 +54,7 @@ class Program:
             "PYTHONWARNINGS": "error",
             "TERM": "xterm-256color",
             # Without compiled files each run would compile all it imports.
-            "PYTHONPYCACHEPREFIX": str(self.directory.parent / "pycache"),
+            "PYTHONPYCACHEPREFIX": str(run_dir(self.directory.parent) / "pycache"),
             "PYTHONDONTWRITEBYTECODE": "",
         }
         return {**kept, **own, **self.extra}

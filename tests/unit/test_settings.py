@@ -45,6 +45,7 @@ VALUES = {
     "ZHIBEI_CTX_SIZE": ("4096", 4096),
     "ZHIBEI_THREADS": ("5", 5),
     "ZHIBEI_GPU_LAYERS": ("0", 0),
+    "ZHIBEI_KERNELS": ("false", False),
 }
 
 

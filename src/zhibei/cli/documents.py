@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from zhibei.models import Leftover, ModelInfo, StoredModel
-from zhibei.plans import Resident
+from zhibei.plans import Kernels, Resident
 
 if TYPE_CHECKING:
     from zhibei.events import Timings, Usage
@@ -70,6 +70,18 @@ def resident(running: Resident) -> dict[str, Any]:
         "num_cached_tokens": running.num_cached_tokens,
         "num_crashes": running.num_crashes,
         "device_problem": running.device_problem,
+        "kernels": None if running.kernels is None else kernels(running.kernels),
+    }
+
+
+def kernels(found: Kernels) -> dict[str, Any]:
+    """Kernels that an engine uses, or could."""
+    return {
+        "version": found.version,
+        "level": found.level,
+        "attention": found.attention,
+        "problem": found.problem,
+        "hint": found.hint,
     }
 
 

@@ -130,6 +130,12 @@ LOAD_FLAGS = (
         OneOf(get_args(Speculation)),
         N_("Whether words are guessed ahead where a text repeats itself: ngram, off, or auto."),
     ),
+    Flag(
+        "load.kernels",
+        ("--kernels",),
+        Switch("--no-kernels"),
+        N_("Compute with zhibei-kernels, where they are installed and fit this processor."),
+    ),
     Flag("load.reasoning", ("--reasoning",), _AUTO, N_("Whether the model thinks before it answers, where it can.")),
 )
 

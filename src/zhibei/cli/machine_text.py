@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from zhibei.cli.sections import Section
-from zhibei.plans import EngineInfo, Gpu, Hardware
+from zhibei.plans import EngineInfo, Gpu, Hardware, Kernels
 from zhibei.units import format_bytes
 
 if TYPE_CHECKING:
@@ -197,11 +197,21 @@ def _engines(hardware: Hardware, engines: Sequence[EngineInfo], text: Texts) -> 
     for engine in engines:
         told = text("{version}, on {devices}", version=engine.version or "", devices=backend_names(engine.devices))
         rows.append((engine.name, told if engine.installed else text("not installed")))
+        if engine.installed and engine.kernels is not None:
+            rows.append(("zhibei-kernels", _kernels(engine.kernels, text)))
     allowed = [name for name in hardware.backends if not any(engine.installed and name in engine.devices for engine in engines)]
     if allowed:
         told = text("{names}: the drivers are there, but no engine here uses them", names=backend_names(allowed))
         rows.append((text("Possible too"), told))
     return rows
+
+
+def _kernels(kernels: Kernels, text: Texts) -> str:
+    if kernels.problem is None:
+        told = ", ".join(filter(None, (kernels.version, kernels.level)))
+        return text("{told}, with attention", told=told) if kernels.attention else told
+    problem = text("not used: {problem}", problem=kernels.problem)
+    return f"{problem}. {text(kernels.hint)}" if kernels.hint is not None else problem
 
 
 def _if_many(count: int | None) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from zhibei.plans import Plan
 
 if TYPE_CHECKING:
+    from zhibei.judging.fit import KernelsGain
     from zhibei.runtime.runs import Run
 
 
@@ -39,6 +40,13 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             for change in plan.changes
         ],
     }
+
+
+def gain_document(gain: KernelsGain | None) -> dict[str, Any] | None:
+    """The speed with kernels of ours and without."""
+    if gain is None:
+        return None
+    return {"is_used": gain.is_used, "speed": _plain(gain.speed), "plain_speed": _plain(gain.plain_speed), "hint": gain.hint}
 
 
 def _template(message: str, values: Mapping[str, Any]) -> dict[str, Any]:

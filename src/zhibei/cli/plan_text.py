@@ -14,6 +14,7 @@ from zhibei.plans import Change, DeviceUse, Plan, Speed, Verdict
 from zhibei.units import format_bytes
 
 if TYPE_CHECKING:
+    from zhibei.judging.fit import KernelsGain
     from zhibei.planner.fit import Row, Table
     from zhibei.runtime.runs import Run
     from zhibei.store.appraisal import Appraisal
@@ -47,6 +48,7 @@ _LINE_WORDS = {
     "checkpoints": N_("points of return"),
     "prompt cache": N_("prompts that may come again, at most"),
     "process": N_("program"),
+    "work": N_("working memory of zhibei-kernels"),
 }
 _BASIS_WORDS = {
     "headers": "",
@@ -88,16 +90,22 @@ def verdict_line(invocation: Invocation, plan: Plan) -> str:
 
 
 def plan_lines(
-    invocation: Invocation, plan: Plan, *, basis: str = "headers", loss: float | None = None, runs: Sequence[str] = ()
+    invocation: Invocation,
+    plan: Plan,
+    *,
+    basis: str = "headers",
+    loss: float | None = None,
+    runs: Sequence[str] = (),
+    gain: str = "",
 ) -> list[str]:
-    """The whole answer, but for its headline. ``runs``: what was measured when the model ran here."""
+    """The whole answer, but for its headline. ``runs``: what was measured here. ``gain``: what kernels of ours do for it."""
     width, text = invocation.printer.width, invocation.text
 
     def style(title: str) -> str:
         return invocation.printer.styled(title, "bold")
 
     sections = [
-        Section(text("How it runs"), _run_rows(invocation, plan, loss, runs)),
+        Section(text("How it runs"), [*_run_rows(invocation, plan, loss, runs), (text("Kernels"), gain)]),
         Section(text("Memory"), _memory_rows(invocation, plan)),
     ]
     found = lines(sections, width, style)
@@ -131,6 +139,21 @@ def run_lines(invocation: Invocation, run: Run | None) -> list[str]:
         values = {"measured": format_bytes(run.measured_bytes), "planned": format_bytes(run.planned_bytes)}
         found.append(invocation.text("{measured} of memory (planned: {planned})", **values))
     return found
+
+
+def gain_text(invocation: Invocation, gain: KernelsGain | None) -> str:
+    """What kernels of ours do for a plan's speed, in a line; nothing where they cannot be had."""
+    if gain is None:
+        return ""
+    fast, plain = gain.speed, gain.plain_speed
+    pairs = (fast.generation_tokens_per_s, plain.generation_tokens_per_s, fast.prompt_tokens_per_s, plain.prompt_tokens_per_s)
+    answers, plain_answers, prompts, plain_prompts = (per_second(rate) if rate is not None else "?" for rate in pairs)
+    values = {"answers": answers, "plain_answers": plain_answers, "prompts": prompts, "plain_prompts": plain_prompts}
+    message = N_(
+        "with zhibei-kernels answers about {answers} tokens/s, prompts {prompts}; without {plain_answers} and {plain_prompts}"
+    )
+    told = invocation.text(message, **values)
+    return f"{told}. {invocation.text(gain.hint)}" if gain.hint is not None else told
 
 
 def change_text(invocation: Invocation, change: Change) -> str:

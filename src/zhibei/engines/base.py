@@ -18,18 +18,22 @@ from zhibei.chat import (
     RerankRequest,
 )
 from zhibei.events import GenerationEvent
-from zhibei.plans import Ability, EngineInfo, EngineSpec
+from zhibei.plans import Ability, EngineInfo, EngineSpec, Kernels
 
 LogSink = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """What a running engine says of itself. ``state`` is one of process.py's; ``memory_bytes`` as measured, or None."""
+    """What a running engine says of itself. ``state`` is one of process.py's; ``memory_bytes`` as measured, or None.
+
+    ``kernels``: those of ours that it computes with, or why it does not although they are there; None: it has none.
+    """
 
     state: str
     pid: int | None
     memory_bytes: int | None
+    kernels: Kernels | None = None
 
 
 class Engine(Protocol):

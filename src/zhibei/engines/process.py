@@ -16,10 +16,10 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 import psutil
@@ -45,11 +45,15 @@ _KILL = signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Where a child can be reached: the base address of its HTTP server, and the key it demands; and which child it is."""
+    """Where a child can be reached: the base address of its HTTP server, and the key it demands; and which child it is.
+
+    ``told``: all of its answer.
+    """
 
     address: str
     key: str
     child: asyncio.subprocess.Process | None = field(default=None, repr=False, compare=False)
+    told: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 class _Waiting:
@@ -225,16 +229,16 @@ class EngineProcess:
             guard = asyncio.create_task(self._guard(self._child))
             self._watchers = (drain, guard)
             with self.waiting():
-                address = await self._handshake(self._child, key)
+                told = await self._handshake(self._child, key)
             self._check_device()
         except BaseException:
             await self._end("failed")
             raise
-        self._ready, self._state = Ready(address, key, self._child), "ready"
+        self._ready, self._state = Ready(str(told["address"]), key, self._child, told), "ready"
         self._watchers = (drain, guard, asyncio.create_task(self._watch(self._child)))
         return self._ready
 
-    async def _handshake(self, child: asyncio.subprocess.Process, key: str) -> str:
+    async def _handshake(self, child: asyncio.subprocess.Process, key: str) -> dict[str, Any]:
         assert child.stdin is not None and child.stdout is not None
         try:
             child.stdin.write(self._order(key) + b"\n")
@@ -243,7 +247,7 @@ class EngineProcess:
         except (OSError, ValueError, asyncio.LimitOverrunError):
             answer = None
         if isinstance(answer, dict) and isinstance(answer.get("address"), str):
-            return str(answer["address"])
+            return answer
         if isinstance(answer, dict) and "missing" in answer:
             values = answer.get("values")
             raise EngineMissing(str(answer["missing"]), hint=answer.get("hint"), **(values if isinstance(values, dict) else {}))

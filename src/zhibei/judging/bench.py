@@ -15,9 +15,11 @@ from zhibei.models import StoredModel
 from zhibei.options import LoadOptions
 from zhibei.planner.calibration import Calibration
 from zhibei.planner.imagined import as_hardware, imagine
+from zhibei.planner.kernels import possible
 from zhibei.planner.plan import plan
 from zhibei.planner.rates import machine_of
-from zhibei.plans import Change, EngineInfo, Hardware, Plan, Task
+from zhibei.planner.space import space_of
+from zhibei.plans import Change, EngineInfo, Hardware, Kernels, Plan, Task
 from zhibei.runtime.measurements import Measurements
 from zhibei.runtime.runs import Run
 
@@ -26,7 +28,9 @@ from zhibei.runtime.runs import Run
 class Bench:
     """A machine and an engine. ``is_here``: the machine is this one, so that what its engine can do is known.
 
-    ``devices`` None: whatever the machine's drivers allow. ``runs``: what was measured of models that ran here.
+    ``devices`` None: whatever the machine's drivers allow. ``runs``: what was measured of models that ran here;
+    ``calibration`` from those with the engine's own products, ``kernels_calibration`` from those with kernels of ours.
+    ``kernels``: those that plans count on; of a described machine nobody said that they are installed.
     """
 
     hardware: Hardware
@@ -35,6 +39,19 @@ class Bench:
     measured: Measured | None = None
     calibration: Calibration | None = None
     runs: tuple[Run, ...] = ()
+    kernels_calibration: Calibration | None = None
+    kernels: Kernels | None = None
+
+    @property
+    def possible_kernels(self) -> Kernels | None:
+        """Those that compute, or would if they were installed; None: never, or it is not known."""
+        if not self.is_here:
+            return possible(self.hardware) if self.engine.name == AUTOMATIC[0] else None
+        mine = self.engine.kernels
+        if mine is None or mine.level is not None:
+            return mine
+        # What can be mended comes with a hint.
+        return possible(self.hardware) if mine.hint is not None else None
 
     @property
     def devices(self) -> tuple[str, ...] | None:
@@ -49,18 +66,24 @@ class Bench:
         """The same engine on another machine, of which nothing was measured."""
         return Bench(hardware, self.engine, is_here=False)
 
+    def untaught(self, kernels: Kernels | None) -> Bench:
+        """The same with these kernels of ours or with none, and without what runs have shown: to compare like with like."""
+        return replace(self, kernels=kernels, calibration=None, kernels_calibration=None)
+
     def plan(self, model: StoredModel, task: Task, wishes: LoadOptions, purpose: str, *, with_changes: bool = True) -> Plan:
         """How a model would run."""
+        counts = self.kernels is not None and self.kernels.level is not None and wishes.kernels is not False
         made = plan(
             model,
             self.hardware,
             self.engine.name,
             task,
             wishes,
-            calibration=self.calibration,
+            calibration=self.kernels_calibration if counts else self.calibration,
             measured=self.measured,
             devices=self.devices,
             purpose=purpose,
+            kernels=self.kernels,
             with_changes=with_changes,
         )
         model_format = model.info.format if model.info is not None else "unknown"
@@ -94,8 +117,19 @@ def this_machine(state: Path, engine: str, measure: Callable[[Hardware], Measure
     runs = Measurements(state)
     mark = fingerprint(hardware)
     hardware = with_measured(hardware, measured)
-    calibration = runs.calibration(mark, machine_of(hardware, measured))
-    return Bench(hardware, known, is_here=True, measured=measured, calibration=calibration, runs=runs.runs_of(mark))
+    found = Bench(
+        hardware,
+        known,
+        is_here=True,
+        measured=measured,
+        calibration=runs.calibration(mark, machine_of(hardware, measured)),
+        runs=runs.runs_of(mark),
+    )
+    kernels = known.kernels
+    if kernels is None or kernels.level is None or space_of(hardware, devices=found.devices).gpus:
+        return found
+    learnt = runs.calibration(mark, machine_of(hardware, measured, kernels), kernels)
+    return replace(found, kernels=kernels, kernels_calibration=learnt)
 
 
 def probed(engine: str) -> EngineInfo:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from zhibei.models import Layer, ModelInfo
-from zhibei.planner import scratch
+from zhibei.planner import kernels, scratch
 from zhibei.planner.layers import (
     CACHE_TYPE_BYTES,
     CELLS,
@@ -65,6 +65,7 @@ def bill_of(  # noqa: PLR0913 - everything memory depends on, by name
     draft: ModelInfo | None = None,
     prompt_cache_bytes: int = 0,
     repacked: Collection[str] = (),
+    taken: Collection[str] = (),
     is_mapped: bool = False,
 ) -> tuple[MemoryLine, ...]:
     """What a model takes, line by line; items of no size are left out.
@@ -78,6 +79,7 @@ def bill_of(  # noqa: PLR0913 - everything memory depends on, by name
         draft: a smaller model that runs beside it with the same context, on the processor's side.
         prompt_cache_bytes: the most that finished prompts may take to be found again.
         repacked: types of tensors that are rewritten for the processor (``planner.repacking``).
+        taken: types of tensors that kernels of ours take over (``planner.kernels``).
         is_mapped: the file is mapped into memory instead of read.
 
     Returns:
@@ -96,7 +98,9 @@ def bill_of(  # noqa: PLR0913 - everything memory depends on, by name
         info.is_causal is not False,
     )
     lines = _model_lines(info, run, placement or Placement(), is_embedding=is_embedding)
-    lines.append(MemoryLine("repacked", _CPU, _repacked_bytes(info, placement or Placement(), repacked, is_mapped=is_mapped)))
+    doubled = _repacked_bytes(info, placement or Placement(), repacked, taken, is_mapped=is_mapped)
+    lines.append(MemoryLine("repacked", _CPU, doubled))
+    lines.append(MemoryLine("work", _CPU, kernels.work_bytes(info, each_layer(info), taken, ubatch_size)))
     lines += [MemoryLine(what, _CPU, num_bytes) for what, num_bytes in files]
     if draft is not None:
         drafted = _model_lines(draft, run, Placement(), is_embedding=False)
@@ -170,15 +174,17 @@ def _weights_bytes(info: ModelInfo, layers: Sequence[Layer], devices: Sequence[i
     return total + (_output_bytes(info) if device == placement.output_device else 0)
 
 
-def _repacked_bytes(info: ModelInfo, placement: Placement, types: Collection[str], *, is_mapped: bool) -> int:
+def _repacked_bytes(
+    info: ModelInfo, placement: Placement, types: Collection[str], taken: Collection[str], *, is_mapped: bool
+) -> int:
     """What is there a second time because it was rewritten for the processor."""
-    total = copied_output_bytes(info, types) if placement.output_device < 0 else 0
+    total = copied_output_bytes(info, types, taken) if placement.output_device < 0 else 0
     layers = tuple(each_layer(info))
     weights = [layer.dense_bytes + layer.expert_bytes for layer in layers]
     if is_mapped and any(weights):
         num_layers = len(weights)
         here = sum(weights[number] for number in range(num_layers) if placement.device_of(number, num_layers) < 0)
-        total += repacked_bytes(info, types) * here // sum(weights)
+        total += repacked_bytes(info, types, taken) * here // sum(weights)
     return total
 
 

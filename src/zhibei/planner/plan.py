@@ -16,12 +16,13 @@ from zhibei.options import LoadOptions
 from zhibei.planner import advice, verdict
 from zhibei.planner import speed as speeds
 from zhibei.planner.calibration import Calibration
+from zhibei.planner.kernels import usable
 from zhibei.planner.placement import Placement, guide_layers
 from zhibei.planner.rates import Machine, machine_of
 from zhibei.planner.repacking import repacked_types
 from zhibei.planner.sizing import Case, Sized, size
 from zhibei.planner.space import Space, space_of
-from zhibei.plans import DeviceUse, EngineSpec, Guide, Hardware, Plan, Reason, Speed, Task, Verdict
+from zhibei.plans import DeviceUse, EngineSpec, Guide, Hardware, Kernels, Plan, Reason, Speed, Task, Verdict
 
 # The guides' rule: the file and 2 GB more.
 GUIDE_EXTRA_BYTES = 2 * 10**9
@@ -34,12 +35,14 @@ class Known:
     """What is known of the machine beside its description, and of what the plan is for.
 
     ``devices``: what the engine can compute on; None: whatever the drivers allow. ``purpose``: see ``quality.need``.
+    ``kernels``: what the engine says of ours, see ``planner.kernels``.
     """
 
     calibration: Calibration | None = None
     measured: Measured | None = None
     devices: tuple[str, ...] | None = None
     purpose: str = "chat"
+    kernels: Kernels | None = None
 
 
 def plan(  # noqa: PLR0913 - everything that a plan depends on, by name
@@ -54,6 +57,7 @@ def plan(  # noqa: PLR0913 - everything that a plan depends on, by name
     measured: Measured | None = None,
     devices: tuple[str, ...] | None = None,
     purpose: str = "chat",
+    kernels: Kernels | None = None,
     with_changes: bool = True,
 ) -> Plan:
     """The plan for running ``model`` on ``engine``.
@@ -65,12 +69,13 @@ def plan(  # noqa: PLR0913 - everything that a plan depends on, by name
         measured: the machine's own measurements, which speeds are then predicted from.
         devices: what the engine can compute on; None: whatever the machine's drivers allow.
         purpose: the task of ``quality.need`` whose speed and context the verdict is about.
+        kernels: what the engine says of kernels of ours; they count where they can be used and are wished for.
         with_changes: whether to look for what would change it, which takes ten times as long.
 
     Returns:
         A plan whose verdict says whether it fits; ``spec`` is None only for "does_not_fit" and "unsupported".
     """
-    known = Known(calibration, measured, devices, purpose)
+    known = Known(calibration, measured, devices, purpose, kernels)
     found = _plan(model, hardware, engine, task, wishes, extra_bytes, known)
     if not with_changes:
         return found
@@ -86,19 +91,22 @@ def _plan(
 ) -> Plan:
     info = with_weights(model)
     space = space_of(hardware, extra_bytes, known.devices)
+    kernels = usable(known.kernels, wishes, has_device=bool(space.gpus))
     if wishes.gpu_layers == 0:
         space = replace(space, gpus=(), rooms=(), is_shared=False)
     computing = replace(hardware, gpus=space.gpus)
     threads = wishes.threads or hardware.num_physical_cores or 1
     repacked = repacked_types(hardware.cpu_features) if engine == "llama.cpp" else frozenset()
     batch = _batch_size(info, computing, wishes, threads)
-    case = Case(info, task, wishes, space, batch, _companions(model), _draft(model), repacked)
+    taken = frozenset(kernels.types) if kernels is not None else frozenset()
+    case = Case(info, task, wishes, space, batch, _companions(model), _draft(model), repacked, taken)
     sized = size(case)
     if space.gpus and not sized.placement.devices_used:
         # Nothing lies there after all: batches are the processor's.
         case = replace(case, batch_size=_batch_size(info, replace(hardware, gpus=()), wishes, threads), laid={})
         sized = size(case)
-    speed = _speed(case, sized, machine_of(replace(hardware, gpus=space.gpus), known.measured), known.calibration, threads)
+    machine = machine_of(replace(hardware, gpus=space.gpus), known.measured, kernels)
+    speed = _speed(case, sized, machine, known.calibration, threads)
     blank = Plan(
         "unsupported",
         None,

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from zhibei.hardware.measured import Measured
 from zhibei.planner import devices
+from zhibei.planner.kernels import giga_ops
 from zhibei.planner.work import PROCESSOR, Phase, Work
-from zhibei.plans import Gpu, Hardware
+from zhibei.plans import Gpu, Hardware, Kernels
 
 # 10^9 operations/s of one core multiplying weights of a type with one column, and with many: measured with the engine's own
 # product on a Zen 3 core at 2.45 GHz (AVX2), weights in its cache; with many, Q5_K and Q6_K by prompts of whole models. Other
@@ -107,12 +108,17 @@ class GpuRates:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine's figures, per second. ``giga_ops``: all threads' measured products, by (type, threads)."""
+    """A machine's figures, per second. ``giga_ops``: all threads' measured products of the engine, by (type, threads).
+
+    ``kernels``: of ours that compute instead, where they can. A core that is faster than the tables' with the engine's
+    products is taken to be so with theirs.
+    """
 
     read_bytes: tuple[tuple[int, float], ...] = ()
     peak_bytes: float | None = None
     giga_ops: tuple[tuple[str, int, float], ...] = ()
     gpus: tuple[GpuRates, ...] = ()
+    kernels: Kernels | None = None
 
     def spread(self, device: int, phase: Phase) -> tuple[float, float]:
         """How far speeds may lie below and above what is predicted for a device, where nothing was learnt yet."""
@@ -155,7 +161,8 @@ class Machine:
         if item.what == "cache":
             table = (_FLOAT_ATTENTION if item.family.upper() in _FLOATS else _QUANTISED_ATTENTION)[many]
             return table * 1e9 * num_threads * self._factor(many, num_threads)
-        table = CORE_GIGA_OPS.get(item.family, _OTHER_GIGA_OPS)[many]
+        mine = giga_ops(self.kernels, item.family) if self.kernels is not None else None
+        table = (mine or CORE_GIGA_OPS.get(item.family, _OTHER_GIGA_OPS))[many]
         return table * 1e9 * num_threads * self._factor(many, num_threads, item.family)
 
     def _factor(self, many: bool, num_threads: int, family: str = "Q8_0") -> float:
@@ -184,12 +191,14 @@ class Machine:
         return item.num_bytes / (gpu.link * _LINK_SHARE) + there[0], "transfer"
 
 
-def machine_of(hardware: Hardware, measured: Measured | None = None) -> Machine:
-    """The figures of a machine, of which those that were measured count first."""
+def machine_of(hardware: Hardware, measured: Measured | None = None, kernels: Kernels | None = None) -> Machine:
+    """The figures of a machine, of which those that were measured count first; ``kernels`` of ours that compute."""
     read = tuple((speed.num_threads, float(speed.bytes_per_s)) for speed in measured.read) if measured else ()
     matrix = tuple((speed.kind, speed.num_threads, speed.ops_per_s / 1e9) for speed in measured.matrix) if measured else ()
     peak = hardware.bandwidth_bytes_per_s
-    return Machine(read, None if peak is None else float(peak), matrix, tuple(map(gpu_rates, usable_gpus(hardware))))
+    gpus = tuple(map(gpu_rates, usable_gpus(hardware)))
+    is_used = kernels is not None and kernels.level is not None and not gpus
+    return Machine(read, None if peak is None else float(peak), matrix, gpus, kernels if is_used else None)
 
 
 def usable_gpus(hardware: Hardware) -> tuple[Gpu, ...]:

@@ -53,6 +53,8 @@ class Case:
     """Of a draft model what its own layers take is counted, where its header says so, instead of its file."""
     repacked: frozenset[str] = frozenset()
     """Types that the engine rewrites for this processor."""
+    taken: frozenset[str] = frozenset()
+    """Types that kernels of ours take over."""
     laid: dict[tuple[int, int], Sized] = field(default_factory=dict, compare=False, repr=False)
     """What was laid out already: contexts are tried several times."""
 
@@ -64,7 +66,9 @@ class Case:
     @property
     def is_mapped(self) -> bool:
         """Whether the file is mapped into memory: unless asked otherwise, where that does not double what it takes."""
-        return self.wishes.mmap if self.wishes.mmap is not None else not is_better_read(self.info, self.repacked)
+        if self.wishes.mmap is not None:
+            return self.wishes.mmap
+        return not is_better_read(self.info, self.repacked, self.taken)
 
     @property
     def longest(self) -> int:
@@ -150,6 +154,7 @@ def _lay(case: Case, ctx_size: int, num_slots: int) -> Sized:
         files=case.files,
         draft=case.draft,
         repacked=case.repacked,
+        taken=case.taken,
         is_mapped=case.is_mapped,
     )
     return Sized(ctx_size, num_slots, case.batch_size, ubatch, placement, lines)

@@ -22,8 +22,8 @@ from zhibei.planner.calibration import Calibration, Sample, fit
 from zhibei.planner.rates import Machine
 from zhibei.planner.speed import sample_of
 from zhibei.planner.work import Phase, Way, Work, generation_work, prompt_work
-from zhibei.plans import EngineSpec
-from zhibei.runtime.runs import MAX_LINE_BYTES, Run, document, parse
+from zhibei.plans import EngineSpec, Kernels
+from zhibei.runtime.runs import MAX_LINE_BYTES, Run, document, kernels_mark, mark_in, parse
 from zhibei.store.locks import FileLock
 
 FILE_NAME = "runs.jsonl"
@@ -69,16 +69,12 @@ def run_of(  # noqa: PLR0913 - what a run is made of, by name
     That is: several requests at once, the first answer after loading (weights and caches are cold), media, a draft model
     (tokens come several at a time), too few tokens, or a model whose header does not say what a token costs.
     """
-    if timings is None or info is None or not is_telling(spec, circumstances):
+    if timings is None or info is None or not is_telling(spec, timings, circumstances):
         return None
     depth = timings.num_cached_tokens
-    read = timings.num_prompt_tokens >= MIN_PROMPT_TOKENS and timings.prompt_s >= MIN_SECONDS
-    made = timings.num_generated_tokens >= MIN_GENERATED_TOKENS and timings.generation_s >= MIN_SECONDS
-    # Tokens that were guessed right took no pass of their own, and would make the machine seem faster than it is.
-    made = made and not timings.num_guessed_tokens
-    prompt = prompt_work(info, way, timings.num_prompt_tokens, depth) if read else None
+    prompt = prompt_work(info, way, timings.num_prompt_tokens, depth) if _has_read(timings) else None
     start = depth + timings.num_prompt_tokens
-    generation = generation_work(info, way, timings.num_generated_tokens, start) if made else None
+    generation = generation_work(info, way, timings.num_generated_tokens, start) if _has_made(timings) else None
     if prompt is None and generation is None:
         return None
     return Run(
@@ -107,10 +103,21 @@ def run_of(  # noqa: PLR0913 - what a run is made of, by name
     )
 
 
-def is_telling(spec: EngineSpec, circumstances: Circumstances) -> bool:
-    """Whether an answer's times are those of the model alone on the machine."""
+def is_telling(spec: EngineSpec, timings: Timings, circumstances: Circumstances) -> bool:
+    """Whether an answer's times are those of the model alone on the machine, and of enough tokens."""
     alone = circumstances.most_at_once == 1 and circumstances.num_earlier > 0
-    return alone and not circumstances.has_media and spec.draft_model_path is None and spec.task == "generate"
+    usual = not circumstances.has_media and spec.draft_model_path is None and spec.task == "generate"
+    return alone and usual and (_has_read(timings) or _has_made(timings))
+
+
+def _has_read(timings: Timings) -> bool:
+    return timings.num_prompt_tokens >= MIN_PROMPT_TOKENS and timings.prompt_s >= MIN_SECONDS
+
+
+def _has_made(timings: Timings) -> bool:
+    # Tokens that were guessed right took no pass of their own, and would make the machine seem faster than it is.
+    is_own = not timings.num_guessed_tokens
+    return is_own and timings.num_generated_tokens >= MIN_GENERATED_TOKENS and timings.generation_s >= MIN_SECONDS
 
 
 def samples(runs: Sequence[Run], machine: Machine) -> tuple[Sample, ...]:
@@ -162,9 +169,10 @@ class Measurements:
             return ()
         return tuple(dict.fromkeys(run.model for line in reversed(lines) if (run := parse(line)) is not None))
 
-    def calibration(self, machine: str, figures: Machine) -> Calibration:
-        """What the runs of a machine have shown."""
-        return fit(samples(self.runs_of(machine), figures))
+    def calibration(self, machine: str, figures: Machine, kernels: Kernels | None = None) -> Calibration:
+        """What the runs of a machine have shown that were computed with just these kernels of ours; None: with none."""
+        mark = kernels_mark(kernels)
+        return fit(samples([run for run in self.runs_of(machine) if mark_in(run) == mark], figures))
 
     def _append(self, line: bytes) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)

@@ -32,7 +32,7 @@ from zhibei.runtime.circuit import Circuits, is_crash
 from zhibei.runtime.counted import CountedEngine
 from zhibei.runtime.defaults import with_defaults
 from zhibei.runtime.logbook import Logbook
-from zhibei.runtime.measurements import Circumstances
+from zhibei.runtime.measurements import Circumstances, is_telling
 from zhibei.runtime.named_files import with_absolute_paths, with_files
 from zhibei.runtime.own_limit import own_limit_told
 from zhibei.runtime.recorder import Answer, Knowledge, Recorder
@@ -293,11 +293,10 @@ class Pool:
         engine = registry.choose(self._settings.engine, model.info, task, self._probed())
         if engine.name == "upstream":
             return plan_upstream(model, task, load, with_absolute_paths(self._settings.load))
-        hardware, known = self._hardware(), self._recorder.knowledge(engine) if self._recorder is not None else Knowledge()
-        running = self._state.models.values()
+        known = Knowledge() if (kept := self._recorder) is None else kept.knowledge(engine, kernels=load.kernels is not False)
         return plan(
             with_files(model, load),
-            left_on(hardware, running, freed, engine.devices, known.measured),
+            left_on(self._hardware(), self._state.models.values(), freed, engine.devices, known.measured),
             engine.name,
             task,
             load,
@@ -305,6 +304,7 @@ class Pool:
             calibration=known.calibration,
             measured=known.measured,
             devices=engine.devices,
+            kernels=engine.kernels,
             with_changes=False,
         )
 
@@ -425,8 +425,7 @@ class Pool:
     def _keep_running(self, key: str, engine: Engine, load_s: float) -> None:
         wanted = self._wanted[key]
         counted = CountedEngine(engine, partial(self._died, key))
-        timed = TimedEngine(counted, partial(self._keep_timings, key))
-        self._running[key] = Running(wanted, timed, counted, load_s)
+        self._running[key] = Running(wanted, TimedEngine(counted, partial(self._keep_timings, key)), counted, load_s)
         num_bytes = engine.status().memory_bytes or wanted.plan.total_bytes
         self._watchers.tell(happenings.ModelLoaded(wanted.model.name, load_s, num_bytes))
 
@@ -463,10 +462,11 @@ class Pool:
             return
         running.keep_timings(timings)
         spec = running.wanted.plan.spec
-        if self._recorder is None or spec is None:
+        # Most answers tell nothing: to find that out elsewhere would cost more than all the rest of a short one.
+        if self._recorder is None or spec is None or not is_telling(spec, timings, circumstances):
             return
-        measured, engine = running.engine.status().memory_bytes, self._probed()[spec.engine]
-        answer = Answer(running.wanted.model, running.wanted.plan, engine, timings, circumstances, measured)
+        now, engine, ran = running.engine.status(), self._probed()[spec.engine], running.wanted
+        answer = Answer(ran.model, ran.plan, engine, timings, circumstances, now.memory_bytes, now.kernels)
         _spawn(self._recordings, self._recorder.record_beside(answer))
 
     async def _stop(self, key: str, why: scheduler.StopReason) -> None:

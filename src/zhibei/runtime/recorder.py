@@ -20,8 +20,9 @@ from zhibei.planner.calibration import Calibration
 from zhibei.planner.plan import way_of
 from zhibei.planner.rates import Machine, machine_of
 from zhibei.planner.space import space_of
-from zhibei.plans import EngineInfo, Hardware, Plan
+from zhibei.plans import EngineInfo, Hardware, Kernels, Plan
 from zhibei.runtime.measurements import Circumstances, Measurements, run_of
+from zhibei.runtime.runs import kernels_mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Knowledge:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of a running model, and what it ran as."""
+    """One answer of a running model, and what it ran as. ``kernels``: those of ours that it was computed with."""
 
     model: StoredModel
     plan: Plan
@@ -42,6 +43,7 @@ class Answer:
     timings: Timings
     circumstances: Circumstances
     measured_bytes: int | None
+    kernels: Kernels | None = None
 
 
 class Recorder:
@@ -54,12 +56,13 @@ class Recorder:
         self._measurements = Measurements(state_directory)
         self._lock = threading.Lock()
         self._machine: Hardware | None = None
-        self._known: dict[tuple[str, ...], Knowledge] = {}
+        self._known: dict[tuple[tuple[str, ...], str | None], Knowledge] = {}
 
-    def knowledge(self, engine: EngineInfo) -> Knowledge:
-        """What is known now, of the devices that the engine uses."""
-        found = self._known.get(engine.devices)
-        return found if found is not None else self._learn(engine)
+    def knowledge(self, engine: EngineInfo, *, kernels: bool = True) -> Knowledge:
+        """What is known now, of the devices that the engine uses, and of it with kernels of ours or (``kernels``) without."""
+        expected = self._expected(engine) if kernels else None
+        found = self._known.get((engine.devices, kernels_mark(expected)))
+        return found if found is not None else self._learn(engine, expected)
 
     def record(self, answer: Answer) -> bool:
         """Keep an answer and learn from it; False where it tells nothing, or could not be kept."""
@@ -68,6 +71,7 @@ class Recorder:
         if spec is None or spec.engine == "upstream":
             return False
         hardware, known = self._lasting(), self.knowledge(answer.engine)
+        mark = kernels_mark(answer.kernels)
         run = run_of(
             machine=fingerprint(hardware),
             model=answer.model.name,
@@ -78,31 +82,35 @@ class Recorder:
             timings=answer.timings,
             circumstances=answer.circumstances,
             engine_version=answer.engine.version,
-            kernels=hardware.cpu_features,
+            kernels=hardware.cpu_features if mark is None else (*hardware.cpu_features, mark),
             planned_bytes=answer.plan.total_bytes,
             measured_bytes=answer.measured_bytes,
-            figures=self._figures(hardware, answer.engine, known.measured),
+            figures=self._figures(hardware, answer.engine, known.measured, answer.kernels),
         )
         if run is None:
             return False
         with suppress(OSError):
             self._directory.mkdir(parents=True, exist_ok=True)
         is_kept = self._measurements.record(run)
-        self._learn(answer.engine)
+        self._learn(answer.engine, answer.kernels)
         return is_kept
 
     async def record_beside(self, answer: Answer) -> None:
         """``record``, without keeping the event loop waiting."""
         await asyncio.to_thread(self.record, answer)
 
-    def _learn(self, engine: EngineInfo) -> Knowledge:
+    def _expected(self, engine: EngineInfo) -> Kernels | None:
+        """Beside a graphics processor none of ours are used (``engines/llama_cpp/kernels_loading.py``)."""
+        return None if space_of(self._lasting(), devices=engine.devices).gpus else engine.kernels
+
+    def _learn(self, engine: EngineInfo, kernels: Kernels | None) -> Knowledge:
         with self._lock:
             hardware = self._lasting()
             measured = bandwidth.kept(self._directory, hardware)
-            figures = self._figures(hardware, engine, measured)
-            learnt = self._measurements.calibration(fingerprint(hardware), figures)
+            figures = self._figures(hardware, engine, measured, kernels)
+            learnt = self._measurements.calibration(fingerprint(hardware), figures, kernels)
             found = Knowledge(measured, learnt if learnt.num_samples else None)
-            self._known[engine.devices] = found
+            self._known[engine.devices, kernels_mark(kernels)] = found
             return found
 
     def _lasting(self) -> Hardware:
@@ -111,6 +119,6 @@ class Recorder:
             self._machine = self._hardware()
         return self._machine
 
-    def _figures(self, hardware: Hardware, engine: EngineInfo, measured: Measured | None) -> Machine:
+    def _figures(self, hardware: Hardware, engine: EngineInfo, measured: Measured | None, kernels: Kernels | None) -> Machine:
         gpus = space_of(hardware, devices=engine.devices).gpus
-        return machine_of(replace(hardware, gpus=gpus), measured)
+        return machine_of(replace(hardware, gpus=gpus), measured, kernels)

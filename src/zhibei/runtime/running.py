@@ -106,6 +106,7 @@ def resident(model: Model, wanted: Wanted, running: Running | None, *, num_waiti
         num_waiting=num_waiting,
         gpu_bytes=sum(model.gpu_bytes) if wanted.device_problem is None else 0,
         device_problem=wanted.device_problem,
+        kernels=status.kernels if status else None,
     )
     return shown if running is None else _with_counts(shown, running)
 

@@ -10,11 +10,13 @@ from datetime import datetime, timezone
 from typing import Any, get_args
 
 from zhibei.planner.work import What, Work
+from zhibei.plans import Kernels
 
 MAX_LINE_BYTES = 16 << 10
 _MAX_TEXT = 256
 _MAX_ITEMS = 128
 _MAX_NUMBER = 10**18
+_MARK = "zhibei-kernels"
 _WHATS = frozenset(get_args(What))
 
 
@@ -22,7 +24,8 @@ _WHATS = frozenset(get_args(What))
 class Run:
     """One answer that was measured. Seconds are None for a half that was too short to tell anything.
 
-    ``machine`` is ``hardware.measured.fingerprint``; ``kernels`` what the engine could use of the processor and drivers.
+    ``machine`` is ``hardware.measured.fingerprint``; ``kernels`` what the engine could use of the processor and drivers, and
+    ``kernels_mark`` of our own that it computed with.
     ``depth``: tokens that were there before the prompt. ``planned_bytes`` and ``measured_bytes``: memory.
     """
 
@@ -48,6 +51,18 @@ class Run:
     predicted_generation_s: float | None = None
     prompt_work: tuple[Work, ...] = ()
     generation_work: tuple[Work, ...] = ()
+
+
+def kernels_mark(kernels: Kernels | None) -> str | None:
+    """Our kernels as a run names them, ``zhibei-kernels 0.1.0 avx2``; None: none compute."""
+    if kernels is None or kernels.level is None:
+        return None
+    return f"{_MARK} {kernels.version or '?'} {kernels.level}"
+
+
+def mark_in(run: Run) -> str | None:
+    """Which of our kernels a run was computed with; None: with none."""
+    return next((each for each in run.kernels if each.startswith(_MARK)), None)
 
 
 def document(run: Run) -> dict[str, Any]:

@@ -123,6 +123,9 @@ class Starter:
     async def _computing(self, wanted: Wanted, heard: _Heard) -> Engine:
         """The engine, if it computes where the plan says: without a graphics processor it would just be slow."""
         engine = await self._start(wanted, heard.hear)
+        used = engine.status().kernels
+        if used is not None and used.problem is not None:
+            _log.warning("%s is computed without zhibei-kernels: %s. %s", wanted.model.name, used.problem, used.hint or "")
         said = device_missing(heard.lines) if wanted.is_on_device else None
         if said is None:
             return engine

@@ -35,15 +35,18 @@ def bench() -> ModuleType:
     return module
 
 
+@pytest.mark.parametrize("kernels", [None, False], ids=["as_installed", "no_kernels"])
 @pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
 @pytest.mark.parametrize(("name", "ctx_size"), SHAPES)
 async def test_weights_and_caches_are_as_planned(
-    bench: ModuleType, name: str, ctx_size: int, cache_type: str, tmp_path: Path
+    bench: ModuleType, name: str, ctx_size: int, cache_type: str, kernels: bool | None, tmp_path: Path
 ) -> None:
     shape = named_shape(name)
     write_model(shape, tmp_path / "model.gguf")
-    case = await bench.measure(shape, tmp_path / "model.gguf", bench.Settings(ctx_size, cache_type, generates=False, mmap=False))
+    settings = bench.Settings(ctx_size, cache_type, generates=False, mmap=False, kernels=kernels)
+    case = await bench.measure(shape, tmp_path / "model.gguf", settings)
     assert case.problem is None
+    assert kernels is None or case.kernels is None or case.kernels.level is None
     found = {item: (predicted, measured) for item, predicted, measured in case.items()}
     assert sum(tensor.num_bytes for tensor in describe(shape)[1]) == pytest.approx(found["weights"][1], rel=0.01)
     for item in ("weights", "kv cache"):

@@ -2,6 +2,7 @@
 
 To change what is expected, change the file by hand: the failure shows the whole plan in the file's own form, so that what is
 pasted has been read. Sizes in the files are MiB, rounded to a hundredth; ``num_kv_heads`` is that of every layer.
+``kernels = true``: an engine with kernels of ours; none otherwise, whatever is installed here.
 ``layers`` of a model are fields of ``Layer``, ``gpus`` of a machine those of ``Gpu``, with ``_mib`` for ``_bytes``.
 """
 
@@ -16,8 +17,9 @@ import pytest
 
 from zhibei.models import Layer, ModelInfo, StoredFile, StoredModel
 from zhibei.options import LoadOptions
+from zhibei.planner.kernels import CORE_GIGA_OPS
 from zhibei.planner.plan import plan
-from zhibei.plans import EngineSpec, Gpu, Hardware, Plan
+from zhibei.plans import EngineSpec, Gpu, Hardware, Kernels, Plan
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -114,6 +116,7 @@ def test_plan(path: Path) -> None:
         case.get("task", "generate"),
         wishes(case.get("wishes", {})),
         devices=tuple(case["devices"]) if "devices" in case else None,
+        kernels=Kernels(None, "avx2", tuple(CORE_GIGA_OPS)) if case.get("kernels") else None,
     )
     expected = text[text.index("[plan]") :]
     assert shown(found) == expected

@@ -134,6 +134,7 @@ def test_what_a_person_asks_for_is_never_changed(
 WISHES: dict[str, Any] = {
     "ctx_size": 777,
     "parallel": 3,
+    "kernels": False,
     "threads": 5,
     "threads_batch": 6,
     "batch_size": 64,

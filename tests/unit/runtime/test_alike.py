@@ -53,6 +53,7 @@ def test_others_are_left_alone() -> None:
     others = [
         running(8192, "embed"),
         running(8192, threads=3),
+        running(8192, kernels=False),
         running(8192, model=replace(MODEL, name="b:latest")),
         running(1024, model=replace(MODEL, files=(StoredFile("model", Path("/b"), 2),))),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from zhibei.events import Finished, Timings, Usage
 from zhibei.models import Layer, ModelInfo, StoredFile, StoredModel
 from zhibei.options import LoadOptions
 from zhibei.planner.plan import plan, way_of
-from zhibei.plans import EngineInfo, EngineSpec, Gpu, Hardware, Plan
+from zhibei.plans import EngineInfo, EngineSpec, Gpu, Hardware, Kernels, Plan
 from zhibei.runtime.measurements import Circumstances
 from zhibei.runtime.pool import Pool
 from zhibei.runtime.recorder import Answer, Recorder
@@ -66,6 +67,31 @@ def test_what_runs_have_shown_is_known(tmp_path: Path) -> None:
     assert after.generation_tokens_per_s is not None and before.generation_tokens_per_s is not None
     assert abs(after.generation_tokens_per_s - 2.0) < abs(before.generation_tokens_per_s - 2.0) / 2
     assert Recorder(tmp_path / "state", lambda: HARDWARE).knowledge(ENGINE).calibration == learnt, "it is kept"
+
+
+def test_runs_with_kernels_and_without_are_not_mixed(tmp_path: Path) -> None:
+    """Nor those of other kernels: each plan learns from what computed as it will."""
+    avx2, newer = Kernels("0.1.0", "avx2"), Kernels("0.2.0", "avx2")
+    engine = replace(ENGINE, kernels=avx2)
+    recorder = Recorder(tmp_path / "state", lambda: HARDWARE)
+    slow, quick = answer(), replace(answer(Timings(500, 2.0, 100, 10.0)), engine=engine, kernels=avx2)
+    assert recorder.record(slow) and recorder.record(quick)
+    for found in (recorder, Recorder(tmp_path / "state", lambda: HARDWARE)):
+        with_them, without = found.knowledge(engine).calibration, found.knowledge(engine, kernels=False).calibration
+        assert with_them is not None and without is not None and with_them.num_samples == without.num_samples == 2
+        assert with_them.base["generation/cpu"] < without.base["generation/cpu"] / 3
+        assert found.knowledge(ENGINE).calibration == without, "an engine that has none"
+        assert found.knowledge(replace(ENGINE, kernels=newer)).calibration is None
+        assert found.knowledge(replace(ENGINE, kernels=Kernels("0.1.0", None))).calibration == without
+
+
+def test_beside_a_graphics_processor_no_kernels_are_expected(tmp_path: Path) -> None:
+    card = replace(HARDWARE, gpus=(Gpu("card", "NVIDIA", 3000 * MIB, 3000 * MIB),), backends=("cuda",))
+    engine = replace(ENGINE, devices=("cpu", "cuda"), kernels=Kernels("0.1.0", "avx2"))
+    recorder = Recorder(tmp_path / "state", lambda: card)
+    assert recorder.record(replace(answer(), engine=engine))
+    assert recorder.knowledge(engine).calibration is not None
+    assert recorder.knowledge(engine) == recorder.knowledge(engine, kernels=False)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 from support.house import INFO, MIB, House, client
-from zhibei.engines.base import LogSink
+from zhibei.engines.base import EngineStatus, LogSink
 from zhibei.engines.echo import EchoBackend, EchoEngine
 from zhibei.engines.endings import KILLED_FOR_MEMORY, ending
 from zhibei.errors import DoesNotFit, EngineStartFailed
 from zhibei.models import Layer
 from zhibei.options import LoadOptions
-from zhibei.plans import EngineInfo, EngineSpec, Gpu, Hardware
+from zhibei.plans import EngineInfo, EngineSpec, Gpu, Hardware, Kernels
 
 LAYERED = replace(
     INFO,
@@ -135,4 +135,27 @@ async def test_one_that_is_killed_is_called_out_of_memory_only_where_the_system_
     # Once as it was, and once with half of the context that nobody asked for.
     assert [spec.ctx_size for spec in backend.tried] == [2048, 1024]
     assert (backend.found.how == KILLED_FOR_MEMORY) is for_memory
+    await house.pool.close()
+
+
+class HalfBackend(EchoBackend):
+    """Its engines could not use kernels of ours, and say why."""
+
+    async def start(self, spec: EngineSpec, log: LogSink) -> EchoEngine:
+        return HalfEngine(spec, self.script)
+
+
+class HalfEngine(EchoEngine):
+    def status(self) -> EngineStatus:
+        return replace(super().status(), kernels=Kernels("0.1.0", None, problem="they failed", hint="Do something"))
+
+
+async def test_a_model_that_is_computed_without_kernels_that_are_there_says_why_once(caplog: pytest.LogCaptureFixture) -> None:
+    house = House(backend=HalfBackend())
+    house.models["a"] = house.make("a", 100 * MIB)
+    for _ in range(2):
+        async with house.pool.lease("a"):
+            (shown,) = house.pool.residents()
+            assert shown.kernels is not None and shown.kernels.problem == "they failed"
+    assert caplog.text.count("is computed without zhibei-kernels: they failed. Do something") == 1
     await house.pool.close()

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from zhibei.judging.fit import Judgement
     from zhibei.planner.fit import Table
     from zhibei.plans import Plan
-    from zhibei.runtime.runs import Run
     from zhibei.service import Service
     from zhibei.store.appraisal import Appraisal, Appraised
 
@@ -55,6 +54,12 @@ class _Asked:
 @CTX_OPTION
 @option("--parallel", kind=Whole(1, 256), help=N_("Requests answered at the same time; each has a context of its own."))
 @option("--kv-type", kind=CACHE_TYPES, help=N_("Number format of the context's keys and values; smaller ones save memory."))
+@option(
+    "--kernels/--no-kernels",
+    "kernels",
+    default=None,
+    help=N_("Compute with zhibei-kernels, where they are installed and fit this processor."),
+)
 @option("--engine", kind=_ENGINES, help=N_("The engine to run it on."))
 @HARDWARE_OPTION
 @option("--task", "purpose", kind=OneOf(PURPOSES), help=N_("What it is for; some tasks want more speed and context."))
@@ -67,13 +72,15 @@ def COMMAND(  # noqa: PLR0913 - its options
     ctx_size: int | None,
     parallel: int | None,
     kv_type: Any,
+    kernels: bool | None,
     engine: str | None,
     described: str | None,
     purpose: str | None,
     as_json: bool,
 ) -> None:
     """Look at each model and print its plan, or the plans of its quantisations."""
-    wishes = LoadOptions(ctx_size=ctx_size, parallel=parallel, cache_type_k=kv_type, cache_type_v=kv_type)
+    kernels = kernels if kernels is not None else invocation.settings.load.kernels
+    wishes = LoadOptions(ctx_size=ctx_size, parallel=parallel, cache_type_k=kv_type, cache_type_v=kv_type, kernels=kernels)
     server = elsewhere(invocation) if described is None else None
     here = bench(invocation, described, engine, may_measure=True) if server is None else None
     batch = Batch(invocation, len(references))
@@ -111,8 +118,9 @@ def _answer(invocation: Invocation, found: Judgement, *, as_json: bool) -> dict[
     model = found.appraisal.models[0]
     if as_json:
         last_run = plan_documents.run_document(found.last_run)
-        return {"asked": found.appraisal.asked, "forms": [{**_document(model, [found.plan]), "last_run": last_run}]}
-    _print_one(invocation, model, found.plan, found.last_run)
+        form = {**_document(model, [found.plan]), "last_run": last_run}
+        return {"asked": found.appraisal.asked, "forms": [form], "kernels": plan_documents.gain_document(found.kernels)}
+    _print_one(invocation, model, found)
     return {}
 
 
@@ -122,28 +130,34 @@ def _several(invocation: Invocation, judged: Judgement, found: Table, *, as_json
     if as_json:
         forms = [_document(by_label[row.form.label], row.plans) for row in found.rows]
         best = None if found.best is None else by_label[found.rows[found.best].form.label].ref
-        return {"asked": appraisal.asked, "forms": forms, "best": best}
+        gain = plan_documents.gain_document(judged.kernels)
+        return {"asked": appraisal.asked, "forms": forms, "best": best, "kernels": gain}
     _print_table(invocation, appraisal, found)
     if found.best is not None:
         best_row = found.rows[found.best]
         invocation.note("* is the best choice: zhibei fit {ref}", ref=by_label[best_row.form.label].ref)
+        if judged.kernels is not None:
+            told = plan_text.gain_text(invocation, judged.kernels)
+            invocation.note("Of that one: {gain}.", gain=told.rstrip(".。"))
     elif judged.plan is not None:
-        told = [plan_text.change_text(invocation, change) for change in judged.plan.changes]
-        for line in plan_text.change_lines(invocation, told):
+        changes = [plan_text.change_text(invocation, change) for change in judged.plan.changes]
+        for line in plan_text.change_lines(invocation, changes):
             invocation.printer.data(line)
     return {}
 
 
-def _print_one(invocation: Invocation, found: Appraised, plan: Plan, run: Run | None) -> None:
+def _print_one(invocation: Invocation, found: Appraised, judged: Judgement) -> None:
     from zhibei.planner.fit import loss_of
 
-    printer = invocation.printer
+    printer, plan = invocation.printer, judged.plan
+    assert plan is not None
     info = found.model.info
     printer.data(printer.styled(_headline(found), "bold"))
     printer.data(plan_text.verdict_line(invocation, plan))
     printer.data("")
     loss = loss_of(info, found.label)
-    for line in plan_text.plan_lines(invocation, plan, basis=found.basis, loss=loss, runs=plan_text.run_lines(invocation, run)):
+    runs, gain = plan_text.run_lines(invocation, judged.last_run), plan_text.gain_text(invocation, judged.kernels)
+    for line in plan_text.plan_lines(invocation, plan, basis=found.basis, loss=loss, runs=runs, gain=gain):
         printer.data(line)
     if not found.is_here and plan.is_runnable:
         invocation.note("Fetch it: zhibei pull {ref}", ref=found.ref)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from zhibei.cli import machine_text
+from zhibei.cli import documents, machine_text
 from zhibei.cli.connect import ask_server, elsewhere
 from zhibei.cli.invocation import Invocation
 from zhibei.cli.sections import lines
@@ -42,7 +42,13 @@ def COMMAND(invocation: Invocation, /, measure: bool, as_json: bool) -> None:
         found = document(hardware, measured)
         found["disk"] = None if room is None else {"total_bytes": room.total_bytes, "free_bytes": room.free_bytes}
         found["engines"] = [
-            {"name": engine.name, "installed": engine.installed, "version": engine.version, "devices": list(engine.devices)}
+            {
+                "name": engine.name,
+                "installed": engine.installed,
+                "version": engine.version,
+                "devices": list(engine.devices),
+                "kernels": None if engine.kernels is None else documents.kernels(engine.kernels),
+            }
             for engine in engines
         ]
         invocation.printer.json(found)

@@ -14,6 +14,7 @@ from zhibei.i18n import N_
 from zhibei.plans import Resident
 from zhibei.units import format_bytes
 
+_NO_KERNELS = N_("{name} is computed without zhibei-kernels: {problem}")
 _NO_DEVICE = N_("The graphics processor fails {name}, which is computed without it: {said}")
 
 
@@ -35,6 +36,8 @@ def COMMAND(invocation: Invocation, /, as_json: bool) -> None:
     for running in residents:
         if running.device_problem is not None:
             invocation.warn(_NO_DEVICE, name=running.name, said=running.device_problem)
+        if running.kernels is not None and running.kernels.problem is not None:
+            invocation.warn(_NO_KERNELS, name=running.name, problem=running.kernels.problem)
     if connection.server is None:
         invocation.note("No server is running. Start one: zhibei serve")
     elif not residents:
@@ -68,7 +71,7 @@ def _row(invocation: Invocation, running: Resident) -> list[str]:
         until = invocation.text("in use")
     return [
         running.name,
-        running.engine,
+        _engine(running),
         state_words(running, invocation.text),
         format_bytes(running.measured_bytes) if running.measured_bytes else "",
         format_bytes(running.planned_bytes),
@@ -82,6 +85,12 @@ def _row(invocation: Invocation, running: Resident) -> list[str]:
         "" if running.load_s is None else f"{running.load_s:.1f} s",
         until,
     ]
+
+
+def _engine(running: Resident) -> str:
+    """``llama.cpp avx2``: the engine, and the level of the kernels that it computes with."""
+    level = running.kernels.level if running.kernels is not None else None
+    return running.engine if level is None else f"{running.engine} {level}"
 
 
 def _rate(tokens_per_s: float | None) -> str:

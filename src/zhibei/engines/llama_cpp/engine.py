@@ -14,7 +14,7 @@ from zhibei.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Embedd
 from zhibei.engines import demands
 from zhibei.engines.base import EngineStatus, LogSink
 from zhibei.engines.liveness import STALL_S
-from zhibei.engines.llama_cpp import infill, order
+from zhibei.engines.llama_cpp import infill, kernels, order
 from zhibei.engines.llama_cpp.log_lines import LogLines
 from zhibei.engines.llama_cpp.prompts import MIN_TOKENS, Shelf
 from zhibei.engines.llama_cpp.socket_place import SocketPlace
@@ -24,7 +24,7 @@ from zhibei.engines.process import EngineProcess, Ready
 from zhibei.engines.transport import ConnectionLost, NonsenseAnswer
 from zhibei.errors import BadRequest, EngineRefused, Unsupported, ZhibeiError
 from zhibei.events import GenerationEvent
-from zhibei.plans import Ability, EngineSpec
+from zhibei.plans import Ability, EngineSpec, Kernels
 
 T = TypeVar("T")
 # What an unloading may take longer because of the prompts.
@@ -43,6 +43,7 @@ class LlamaCppEngine:
         shelf: Shelf | None = None,
         stall_s: float = STALL_S,
         place: SocketPlace | None = None,
+        left_out: Kernels | None = None,
         command: Sequence[str] = WORKER,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -54,6 +55,7 @@ class LlamaCppEngine:
             shelf: where prompts are kept between loads, if they are.
             stall_s: how long the worker may do nothing while it is needed.
             place: where the worker's server listens; without one, on a port of loopback.
+            left_out: kernels that are there and wanted, and that ``spec`` does without; why is said of it.
             command: the worker.
             clock: what tells how long the worker did nothing.
         """
@@ -61,6 +63,7 @@ class LlamaCppEngine:
         self._log = log
         self._shelf = shelf
         self._place = place
+        self._left_out = left_out
         self._process = EngineProcess(
             spec.model_name,
             command,
@@ -101,30 +104,32 @@ class LlamaCppEngine:
         return self._ready
 
     def status(self) -> EngineStatus:
-        """State, process and memory of the worker."""
-        return self._process.status()
+        """State, process and memory of the worker, and the kernels that it computes with."""
+        told = None if self._ready is None else kernels.told(self._ready.told.get("kernels"))
+        return replace(self._process.status(), kernels=told or self._left_out)
 
     async def ready(self) -> OpenAIUpstream:
         """A client of the running worker, which is started if need be."""
         return (await self._running())[0]
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[GenerationEvent, None]:
+    def chat(self, request: ChatRequest) -> AsyncGenerator[GenerationEvent, None]:
         """Continue a conversation with the model's own template."""
-        upstream, ready = await self._running()
-        demands.check_chat(request, self._abilities, self.num_slots)
-        async with aclosing(self._generate(ready, upstream.chat(request, _native(request)))) as events:
-            async for event in events:
-                yield event
 
-    async def complete(self, request: CompletionRequest) -> AsyncGenerator[GenerationEvent, None]:
+        async def begun(upstream: OpenAIUpstream) -> AsyncGenerator[GenerationEvent, None]:
+            demands.check_chat(request, self._abilities, self.num_slots)
+            return upstream.chat(request, _native(request))
+
+        return self._generate(begun)
+
+    def complete(self, request: CompletionRequest) -> AsyncGenerator[GenerationEvent, None]:
         """Continue raw text, or fill the gap before a suffix."""
-        upstream, ready = await self._running()
-        demands.check_completion(request, self._abilities, self.num_slots)
-        if request.suffix is not None:
-            request = await self._between(request, request.suffix)
-        async with aclosing(self._generate(ready, upstream.complete(request, _native(request)))) as events:
-            async for event in events:
-                yield event
+
+        async def begun(upstream: OpenAIUpstream) -> AsyncGenerator[GenerationEvent, None]:
+            demands.check_completion(request, self._abilities, self.num_slots)
+            whole = request if request.suffix is None else await self._between(request, request.suffix)
+            return upstream.complete(whole, _native(whole))
+
+        return self._generate(begun)
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """One vector per input."""
@@ -195,11 +200,13 @@ class LlamaCppEngine:
         self._ready = ready
 
     async def _generate(
-        self, ready: Ready, events: AsyncGenerator[GenerationEvent, None]
+        self, begun: Callable[[OpenAIUpstream], Awaitable[AsyncGenerator[GenerationEvent, None]]]
     ) -> AsyncGenerator[GenerationEvent, None]:
+        upstream, ready = await self._running()
+        generation = await begun(upstream)
         with self._process.call():
             try:
-                async with aclosing(events):
+                async with aclosing(generation) as events:
                     while True:
                         # While whoever listens is slow, nothing is expected of the worker.
                         with self._process.waiting():

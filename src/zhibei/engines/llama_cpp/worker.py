@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from zhibei.engines.llama_cpp import order
+from zhibei.engines.llama_cpp import kernels_loading, order
 from zhibei.i18n import N_
 from zhibei.plans import EngineSpec
 
@@ -46,6 +46,7 @@ def main() -> None:
     except ImportError as error:
         _answer(answers, missing_library(str(error)))
         return
+    kernels = kernels_loading.use(xllamacpp) if told.spec.kernels else None
     try:
         server = xllamacpp.Server(parameters(xllamacpp, told))
     except RuntimeError as error:
@@ -53,7 +54,7 @@ def main() -> None:
         return
     watcher = threading.Thread(target=_end_with_stdin, daemon=True)
     watcher.start()
-    _answer(answers, {"address": server.listening_address})
+    _answer(answers, {"address": server.listening_address, "kernels": kernels})
     while True:
         signal.pause() if hasattr(signal, "pause") else watcher.join()
 
