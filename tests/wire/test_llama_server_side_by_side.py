@@ -38,7 +38,8 @@ TEXTS = ("The capital of France is", "def fibonacci(n):", "你好，世界", "")
 
 @pytest.fixture(scope="module")
 def ours(smollm2_home: Path) -> Iterator[httpx.Client]:
-    load = LoadOptions(ctx_size=CTX_SIZE, parallel=1, threads=2)
+    # The same arithmetic on both sides: what is compared is what is asked and told.
+    load = LoadOptions(ctx_size=CTX_SIZE, parallel=1, threads=2, kernels=False)
     settings = replace(Settings(), home=smollm2_home, engine="llama.cpp", load=load, server=ServerSettings(port=0))
     made = Serving(settings, None, 5.0)
     made.start()

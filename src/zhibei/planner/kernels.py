@@ -32,6 +32,9 @@ CORE_GIGA_OPS: dict[str, tuple[float, float]] = {
     "IQ4_NL": (69, 94),
     "IQ4_XS": (48, 92),
 }
+# The same for attention, one token and many, by the type of the cache: what 2,600 tokens of a small model cost over the
+# engine's own (its table is in ``rates``), and kernels/bench/attention.py for quantised caches.
+_ATTENTION_GIGA_OPS: dict[str, tuple[float, float]] = {"F16": (12.5, 35), "BF16": (12.5, 35), "Q8_0": (12.5, 30)}
 # With many columns over AVX2's. With AVX-512 a first library, for Q4_0 alone, read prompts at four times ggml's speed (Zen 5),
 # which is twice AVX2's here: half of that gain is counted on. Of AVX-VNNI nothing was measured, so nothing is.
 _MANY_GAIN = {"avx512-vnni": 1.5}
@@ -49,7 +52,7 @@ def usable(kernels: Kernels | None, wishes: LoadOptions, *, has_device: bool) ->
 
 def possible(hardware: Hardware) -> Kernels | None:
     """What a described machine could have; None: its processor is not known to do AVX2."""
-    return Kernels(None, "avx2", tuple(CORE_GIGA_OPS)) if "avx2" in hardware.cpu_features else None
+    return Kernels(None, "avx2", tuple(CORE_GIGA_OPS), attention=True) if "avx2" in hardware.cpu_features else None
 
 
 def giga_ops(kernels: Kernels, family: str) -> tuple[float, float] | None:
@@ -58,6 +61,11 @@ def giga_ops(kernels: Kernels, family: str) -> tuple[float, float] | None:
     if found is None:
         return None
     return found[0], found[1] * (1.0 if family in _FLOATS else _MANY_GAIN.get(kernels.level or "", 1.0))
+
+
+def attention_giga_ops(kernels: Kernels, cache_type: str) -> tuple[float, float] | None:
+    """Of one core, one token and many at a time; None for caches that they leave to the engine."""
+    return _ATTENTION_GIGA_OPS.get(cache_type.upper()) if kernels.attention else None
 
 
 def is_of(types: Collection[str], num_bytes: int | None, num_elements: int) -> bool:

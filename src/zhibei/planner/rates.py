@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from zhibei.hardware.measured import Measured
 from zhibei.planner import devices
-from zhibei.planner.kernels import giga_ops
+from zhibei.planner.kernels import attention_giga_ops, giga_ops
 from zhibei.planner.work import PROCESSOR, Phase, Work
 from zhibei.plans import Gpu, Hardware, Kernels
 
@@ -159,7 +159,8 @@ class Machine:
     def _ops(self, item: Work, num_threads: int) -> float:
         many = item.num_columns >= _MANY_COLUMNS
         if item.what == "cache":
-            table = (_FLOAT_ATTENTION if item.family.upper() in _FLOATS else _QUANTISED_ATTENTION)[many]
+            ours = attention_giga_ops(self.kernels, item.family) if self.kernels is not None else None
+            table = (ours or (_FLOAT_ATTENTION if item.family.upper() in _FLOATS else _QUANTISED_ATTENTION))[many]
             return table * 1e9 * num_threads * self._factor(many, num_threads)
         mine = giga_ops(self.kernels, item.family) if self.kernels is not None else None
         table = (mine or CORE_GIGA_OPS.get(item.family, _OTHER_GIGA_OPS))[many]

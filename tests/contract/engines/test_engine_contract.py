@@ -202,12 +202,19 @@ async def test_embeddings_are_one_per_input_and_alike_for_like_texts(
         await engine.close()
 
 
-async def test_close_is_idempotent_and_leaves_nothing(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    engine = await registry.create(name).start(spec_for(name, path_for(name, request, tmp_path)), lambda line: None)
-    pid = engine.status().pid
-    await engine.close()
-    await engine.close()
-    assert engine.status().state == "stopped"
+@pytest_asyncio.fixture(loop_scope="module")
+async def closable(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
+    """An engine that no other test needs."""
+    started = await registry.create(name).start(spec_for(name, path_for(name, request, tmp_path)), lambda line: None)
+    yield started
+    await started.close()
+
+
+async def test_close_is_idempotent_and_leaves_nothing(closable: Engine) -> None:
+    pid = closable.status().pid
+    await closable.close()
+    await closable.close()
+    assert closable.status().state == "stopped"
     assert pid is None or not psutil.pid_exists(pid)
 
 

@@ -57,6 +57,11 @@ async def engine(others: Upstreams) -> AsyncIterator[Engine]:
     await started.close()
 
 
+@pytest.fixture
+def closable(engine: Engine) -> Engine:
+    return engine
+
+
 test_a_chat_ends_with_exactly_one_finished = sentences.test_a_chat_ends_with_exactly_one_finished
 test_max_tokens_is_kept_and_said = sentences.test_max_tokens_is_kept_and_said
 test_greedy_answers_repeat = sentences.test_greedy_answers_repeat

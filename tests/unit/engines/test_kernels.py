@@ -98,7 +98,7 @@ def test_the_level_is_the_best_that_the_processor_has_all_of(flags: frozenset[st
 @needs_linux
 def test_what_is_expected_of_them_is_known_without_loading_them(fake: Fake) -> None:
     fake()
-    assert kernels.installed(ENGINE, AVX2) == Kernels("9.9", "avx2", kernels.TYPES)
+    assert kernels.installed(ENGINE, AVX2) == Kernels("9.9", "avx2", kernels.TYPES, attention=True)
     assert kernels.installed(ENGINE + "+cu124", AVX2).level == "avx2", "a build for graphics processors"
     assert kernels.installed(ENGINE).version == "9.9", "of this processor, whatever it has"
 

@@ -68,11 +68,11 @@ def installed(engine_version: str | None, flags: frozenset[str] | None = None) -
     package = found()
     if package is None:
         return refused("not-installed")
-    status = lacking(package, engine_version)
+    version, status = version_of(package), lacking(package, engine_version)
+    if status is not None:
+        return refused(status, version)
     level = level_of(_flags() if flags is None else flags)
-    if status is None and level is None:
-        status = "no-level"
-    return refused(status, version_of(package)) if status is not None else Kernels(version_of(package), level, TYPES)
+    return refused("no-level", version) if level is None else Kernels(version, level, TYPES, attention=True)
 
 
 def found() -> Any | None:
