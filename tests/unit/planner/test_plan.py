@@ -117,6 +117,7 @@ def test_more_memory_never_gives_a_shorter_context(
     assert replace(extra, changes=()) == replace(grown, changes=()), "memory that can be made is as good as memory that is there"
 
 
+@settings(max_examples=40)
 @given(infos, machines(), st.integers(1, 10**6), st.integers(1, 16), st.sampled_from(["generate", "embed", "rerank"]))
 def test_what_a_person_asks_for_is_never_changed(
     info: ModelInfo, hardware: Hardware, ctx_size: int, parallel: int, task: Task
