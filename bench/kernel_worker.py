@@ -193,7 +193,7 @@ def host_xllamacpp(told: dict[str, Any]) -> tuple[dict[str, Any], Any]:
             raise RuntimeError(f"the kernels refuse: status {status}")
         about["level"] = library.zhibei_kernels_level().decode()
         has_attention = hasattr(library, "zhibei_kernels_attention") and library.zhibei_kernels_attention()
-        about["attention"] = "theirs" if has_attention else "the wheel's"
+        about["attention"] = "the kernels'" if has_attention else "the wheel's"
     params = xllamacpp.CommonParams()
     params.model.path = told["model"]
     params.n_ctx, params.n_parallel, params.kv_unified = told["ctx_size"] * told["slots"], told["slots"], False

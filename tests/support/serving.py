@@ -14,6 +14,7 @@ from support.models import model_bytes
 from zhibei.app import App, build
 from zhibei.engines.base import Backend
 from zhibei.engines.echo import EchoBackend, EchoScript, Step, Wait
+from zhibei.options import LoadOptions
 from zhibei.refs import ModelRef
 from zhibei.server.http import serve
 from zhibei.settings import ServerSettings, Settings
@@ -155,7 +156,9 @@ def serving(
 ) -> Iterator[Serving]:
     """A server for the models of ``home``; ``server`` are fields of ServerSettings, ``settings`` are all the others."""
     own = ServerSettings(port=0, **server)  # type: ignore[arg-type]
-    settings = replace(settings or Settings(), home=home, engine=engine, server=own)
+    # Of two threads one waits for the other, busily: where tests share the cores that takes minutes.
+    usual = Settings() if engine == "echo" else Settings(load=LoadOptions(threads=1))
+    settings = replace(settings or usual, home=home, engine=engine, server=own)
     running = Serving(settings, (script or EchoScript()) if engine == "echo" else None, grace_s)
     running.start()
     try:

@@ -36,7 +36,7 @@ def spec_for(name: str, path: Path, task: Task = "generate", **load: object) -> 
     model = StoredModel(
         "smollm2:135m", (StoredFile("model", path, path.stat().st_size),), info, "test", datetime.now(timezone.utc)
     )
-    made = plan(model, HARDWARE, name, task, LoadOptions(**({"ctx_size": 1024, "parallel": 2} | load)))  # type: ignore[arg-type]
+    made = plan(model, HARDWARE, name, task, LoadOptions(**({"ctx_size": 1024, "parallel": 2, "threads": 1} | load)))  # type: ignore[arg-type]
     assert made.spec is not None
     return made.spec
 
