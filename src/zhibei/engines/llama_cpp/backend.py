@@ -68,26 +68,26 @@ class LlamaCppBackend:
             # A state that was computed with kernels differs from another by rounding alone: both share a shelf.
             shelf = await asyncio.to_thread(self._prompts.shelf, spec, metadata.version("xllamacpp"))
         if not spec.kernels:
-            return await self._loaded(spec, log, shelf)
+            return await self._loaded(spec, _Heard(log), shelf)
         plain = replace(spec, kernels=False)
         if spec.model_path not in self._crashed_with_kernels:
             heard = _Heard(log)
             try:
-                return await self._loaded(spec, heard.hear, shelf)
+                return await self._loaded(spec, heard, shelf)
             except EngineStartFailed as error:
                 is_theirs = kernels.may_have_failed(error.values.get("code"), heard.of_kernels)
                 if not is_theirs or device_failure(heard.lines) is not None:
                     raise
             log(kernels.line(None, "not used, it crashed while it was loaded with them, and is loaded without"))
-        engine = await self._loaded(plain, log, shelf, kernels.refused("crashed", kernels.version_of(kernels.found())))
+        left_out = kernels.refused("crashed", kernels.version_of(kernels.found()))
+        engine = await self._loaded(plain, _Heard(log), shelf, left_out)
         # Only now is it known that they were why.
         self._crashed_with_kernels.add(spec.model_path)
         return engine
 
     async def _loaded(
-        self, spec: EngineSpec, log: LogSink, shelf: Shelf | None, left_out: Kernels | None = None
+        self, spec: EngineSpec, heard: _Heard, shelf: Shelf | None, left_out: Kernels | None = None
     ) -> LlamaCppEngine:
-        heard = _Heard(log)
         given: dict[str, Any] = {"shelf": shelf, "stall_s": self._stall_s, "left_out": left_out, "command": self._command}
         try:
             return await started(LlamaCppEngine(spec, heard.hear, place=SocketPlace(), **given))
@@ -95,9 +95,9 @@ class LlamaCppBackend:
             problem = template_problem(heard.lines)
             if problem is None:
                 raise
-        log(f"the chat template cannot be used, the model is loaded without it: {problem}")
+        heard.hear(f"the chat template cannot be used, the model is loaded without it: {problem}")
         plain = replace(spec, chat_template=STAND_IN)
-        return await started(WithoutTemplate(plain, log, problem=problem, place=SocketPlace(), **given))
+        return await started(WithoutTemplate(plain, heard.hear, problem=problem, place=SocketPlace(), **given))
 
 
 class _Heard:
