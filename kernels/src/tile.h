@@ -14,7 +14,11 @@ constexpr int QUADS = 8;
 constexpr int VECTOR = 64;
 
 template <class F> constexpr int UNIT_BYTES = (F::LOW_BITS + F::HIGH_BITS) * VECTOR;
+template <class F> constexpr int SCALE_BYTES = F::Scales::BLOCK_BYTES * UNIT / F::VALUES;
 template <class F> constexpr int GROUPS = UNIT / F::GROUP;
+
+// How far ahead weights are asked for.
+constexpr int AHEAD_BYTES = 2048;
 
 template <class F> ZHIBEI_INLINE const uint8_t * scales_of(const uint8_t * tile, int64_t num_values) {
     return tile + num_values / UNIT * UNIT_BYTES<F>;
@@ -87,12 +91,16 @@ template <class Isa, class F> struct Packed {
     static constexpr bool HAS_OFFSET = F::Scales::HAS_OFFSET;
     static constexpr bool SIGNED = F::SIGNED;
     static constexpr int LARGEST = (1 << (F::LOW_BITS + F::HIGH_BITS)) - 1;
-    static constexpr int PREFETCH_BYTES = 2048;
+    static constexpr int AHEAD = AHEAD_BYTES / UNIT_BYTES<F>;
 
     const uint8_t * values;
     const uint8_t * scales;
+    int64_t num_units;
+    int64_t tile_bytes;
 
-    static Packed of(const uint8_t * tile, int64_t num_values) { return {tile, scales_of<F>(tile, num_values)}; }
+    static Packed of(const uint8_t * tile, int64_t num_values) {
+        return {tile, scales_of<F>(tile, num_values), num_values / UNIT, num_values / F::VALUES * F::BYTES * TILE_ROWS};
+    }
 
     ZHIBEI_INLINE void decode(int64_t unit, int first_row, typename Isa::Bytes * quads, typename Isa::Floats * scale,
                               typename Isa::Floats * offset) const {
@@ -108,9 +116,12 @@ template <class Isa, class F> struct Packed {
         F::Scales::template read<Isa>(scales, unit, first_row, scale, offset);
     }
 
+    // Values a little ahead, on into the next tile; its scales a whole tile ahead, since they lie behind all its values.
     ZHIBEI_INLINE void prefetch(int64_t unit) const {
-        const uint8_t * at = values + unit * UNIT_BYTES<F> + PREFETCH_BYTES;
+        const int64_t ahead = unit + AHEAD;
+        const uint8_t * at = values + ahead * UNIT_BYTES<F> + (ahead < num_units ? 0 : tile_bytes - num_units * UNIT_BYTES<F>);
         for (int i = 0; i < UNIT_BYTES<F>; i += VECTOR) __builtin_prefetch(at + i);
+        __builtin_prefetch(scales + tile_bytes + unit * SCALE_BYTES<F>);
     }
 };
 
