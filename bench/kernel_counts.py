@@ -25,9 +25,9 @@ _SHORT_PROMPT, _ANSWER_TOKENS = 16, 64
 GROUPS: tuple[tuple[str, str], ...] = (
     ("other programs' share, the kernel", r"\[kernel|\[k\]|\[unknown\] \[k\]"),
     ("waiting for each other", r"libgomp|barrier|futex|sched_yield|\bpause\b"),
-    ("attention", r"flash_attn|attention|soft_max|ggml_vec_dot_f16|ggml_vec_mad_f16|f16_unroll|simd_gemm"),
+    ("attention", r"flash_attn|[Aa]ttend|attention|soft_max|ggml_vec_dot_f16|ggml_vec_mad_f16|f16_unroll|simd_gemm"),
     ("rounding activations", r"quantize_row_q8|quantize_mat_q8|from_float|columns|round_"),
-    ("matrix products", r"zhibei_kernels|gemm|gemv|vec_dot|mul_mat|llamafile|tinyBLAS|sgemm|repack|forward_mul"),
+    ("matrix products", r"zhibei_kernels|tiled_|gemm|gemv|vec_dot|mul_mat|llamafile|tinyBLAS|sgemm|repack|forward_mul"),
     ("norms, rotation, gates", r"norm|rope|silu|swiglu|glu|unary|gelu|exp"),
     ("adding, copying, rows", r"add|mul|cpy|copy|dup|get_rows|set_rows|memcpy|memmove|memset|scale|cont"),
     ("choosing tokens, the server", r"sampl|llama_|server|json|httplib|common_|std::|libpython|libstdc"),

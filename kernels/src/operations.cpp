@@ -9,6 +9,9 @@ namespace {
 constexpr size_t LINE = 64;
 // Tiles of rows that a thread takes at a time when there is enough work to share out.
 constexpr int64_t TILES_AT_ONCE = 4;
+// For few columns: tiles for each thread below which sharing out costs more than it brings, and pieces for each thread.
+constexpr int64_t TILES_TO_SHARE = 16;
+constexpr int64_t PIECES = 4;
 
 size_t aligned(size_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
 
@@ -97,8 +100,9 @@ class Multiplication {
     void run() {
         if (op_.op == abi::OP_MUL_MAT_ID) sort();
         prepare();
-        if (work_.num_columns <= format_.width) multiply_evenly();
-        else multiply_by_chunks();
+        if (work_.num_columns > format_.width) multiply_by_chunks();
+        else if (shares_rest()) multiply_and_share();
+        else multiply_evenly();
     }
 
   private:
@@ -112,10 +116,14 @@ class Multiplication {
     }
 
     void prepare() {
-        if (work_.alone()) {
-            format_.prepare(columns_, 0, 1, weights_.ne[0], prepared());
-            return;
-        }
+        if (work_.alone()) format_.prepare(columns_, 0, 1, weights_.ne[0], prepared());
+        else prepare_tiles();
+        if (work_.alone() && !shares_rest()) return;
+        if (params_.ith == 0) ggml_.chunk_set(params_.threadpool, 0);
+        ggml_.barrier(params_.threadpool);
+    }
+
+    void prepare_tiles() {
         const size_t column_bytes = format_.column_bytes(weights_.ne[0]);
         int64_t tile = 0;
         for (int64_t group = 0; group < work_.num_groups; group++) {
@@ -125,9 +133,9 @@ class Multiplication {
                 format_.prepare(columns_, first, count, weights_.ne[0], prepared() + static_cast<size_t>(first) * column_bytes);
             }
         }
-        if (params_.ith == 0) ggml_.chunk_set(params_.threadpool, params_.nth);
-        ggml_.barrier(params_.threadpool);
     }
+
+    bool shares_rest() const { return work_.num_groups == 1 && tiles_of(weights_.ne[1]) >= TILES_TO_SHARE * params_.nth; }
 
     // Few columns: memory decides, so each thread streams one stretch of every matrix.
     void multiply_evenly() {
@@ -137,17 +145,29 @@ class Multiplication {
         }
     }
 
-    // Many columns: threads take the next tiles as they get to it, since some are held up by other programs.
+    // The same for half of the matrix, and the other half piece by piece: cores differ, and other programs hold some up.
+    void multiply_and_share() {
+        const int64_t tiles = tiles_of(weights_.ne[1]);
+        const int64_t half = tiles / 2;
+        multiply(0, half * params_.ith / params_.nth, half * (params_.ith + 1) / params_.nth);
+        const int64_t pieces = PIECES * params_.nth;
+        for (int64_t piece = next(); piece < pieces; piece = next()) {
+            multiply(0, half + (tiles - half) * piece / pieces, half + (tiles - half) * (piece + 1) / pieces);
+        }
+    }
+
+    // Many columns: threads take the next tiles as they get to it.
     void multiply_by_chunks() {
         const int64_t tiles = tiles_of(weights_.ne[1]);
         const int64_t chunks = (tiles + TILES_AT_ONCE - 1) / TILES_AT_ONCE;
-        int64_t next = params_.ith;
-        while (next < chunks * work_.num_groups) {
-            const int64_t first = next % chunks * TILES_AT_ONCE;
-            multiply(next / chunks, first, std::min(first + TILES_AT_ONCE, tiles));
-            next = ggml_.chunk_add(params_.threadpool, 1);
+        for (int64_t chunk = next(); chunk < chunks * work_.num_groups; chunk = next()) {
+            const int64_t first = chunk % chunks * TILES_AT_ONCE;
+            multiply(chunk / chunks, first, std::min(first + TILES_AT_ONCE, tiles));
         }
     }
+
+    // The first number that no thread has taken.
+    int64_t next() const { return ggml_.chunk_add(params_.threadpool, 1); }
 
     void multiply(int64_t group, int64_t first_tile, int64_t last_tile) {
         const int64_t count = starts_[group + 1] - starts_[group];
