@@ -154,7 +154,7 @@ def expected_kernels() -> Kernels | None:
 
 def predict(info: ModelInfo, spec: EngineSpec) -> dict[str, int]:
     """The bill, by what is paid for."""
-    kernels = usable(expected_kernels(), LoadOptions(kernels=spec.kernels), has_device=False)
+    kernels = usable(expected_kernels(), (), is_wished=spec.kernels)
     lines = bill_of(
         info,
         ctx_size=spec.ctx_size,

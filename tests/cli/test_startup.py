@@ -59,6 +59,26 @@ def test_a_command_that_takes_its_time_brings_what_it_needs_only_when_it_works(p
     assert not imported & {"zhibei.app", "zhibei.local", "zhibei.remote", "zhibei.api"}
 
 
+@pytest.mark.parametrize(
+    "words", [("fit", "tiny"), ("recommend",), ("advise", "--model", "qwen3:8b")], ids=lambda words: words[0]
+)
+def test_what_fetches_nothing_brings_no_client(stocked: Program, words: tuple[str, ...]) -> None:
+    # What needs a machine is told one, so that this one is not measured.
+    described = () if words[0] == "advise" else ("--hardware", "ram=16g")
+    ran = stocked(*words, *described, python=("-X", "importtime"))
+    assert ran.code == 0, ran.err[-500:]
+    imported = {line.rpartition("|")[2].strip() for line in ran.err.splitlines() if line.startswith("import time:")}
+    assert any(module.startswith("zhibei.judging.") for module in imported)
+    assert not {module.partition(".")[0] for module in imported} & {
+        "aiohttp",
+        "fastapi",
+        "pydantic",
+        "rich",
+        "uvicorn",
+        "xllamacpp",
+    }
+
+
 def test_the_list_of_commands_imports_none_of_them(program: Program) -> None:
     ran = program("--help", python=("-X", "importtime"))
     assert "zhibei.cli.commands\n" in ran.err

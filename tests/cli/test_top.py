@@ -20,6 +20,7 @@ from zhibei.cli import top_text
 from zhibei.cli.overview import Look, overview
 from zhibei.cli.top_view import TopView
 from zhibei.errors import ModelNotFound, SourceError
+from zhibei.i18n import Translator
 from zhibei.plans import Resident
 from zhibei.runtime.logbook import Logbook, LogLine
 from zhibei.service import PoolState
@@ -196,13 +197,13 @@ async def test_the_live_view_shows_orders_follows_and_stops() -> None:
 
 async def test_a_server_that_goes_and_comes_back_is_told() -> None:
     server = Watched(resident("a:1"))
-    view = TopView(server, english, 3600)  # type: ignore[arg-type]
+    view = TopView(server, Translator("zh").text, 3600)  # type: ignore[arg-type]
     async with view.run_test() as pilot:
         await until(pilot, lambda: len(shown(view)) == 1)
         problem = view.query_one("#problem", Label)
-        server.problem = SourceError("No Zhibei server answers.")
+        server.problem = SourceError("No Zhibei server answers at {url}.", url="http://h:1")
         await view.look()
-        assert problem.display and "No Zhibei server answers." in str(problem.render())
+        assert problem.display and "http://h:1 上没有指北服务器应答。" in str(problem.render())
         server.problem = None
         await view.look()
         assert not problem.display

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.serving import MODEL, Serving
-from zhibei.engines.echo import Fail
+from zhibei.engines.echo import EchoEngine, Fail
 from zhibei.errors import EngineDied
 from zhibei.events import Finished, TextDelta, Timings, Usage
+from zhibei.plans import Kernels
 from zhibei.server.metrics import MAX_MODELS
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -53,6 +55,17 @@ def test_a_request_is_counted_from_its_queue_to_its_tokens(server: Serving) -> N
     assert value(found, "zhibei_queue_requests") == 0
     assert value(found, "zhibei_memory_bytes", device="cpu", kind="available") > 0
     assert value(found, "zhibei_info", version="0.1.0") == 1
+
+
+def test_which_kernels_compute_a_model_is_told(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, said = EchoEngine.status, list[Kernels | None]([None])
+    monkeypatch.setattr(EchoEngine, "status", lambda engine: replace(status(engine), kernels=said[-1]))
+    assert httpx.post(server.url + "/zhibei/v1/load", json={"model": MODEL}).status_code == 200
+    assert "zhibei_model_kernels" not in {name for name, _ in scrape(server.url)}, "the engine has none"
+    for kernels, level in ((Kernels("0.1.0", "avx2"), "avx2"), (Kernels("0.1.0", None, problem="they crashed"), "none")):
+        said.append(kernels)
+        found = {labels: count for (name, labels), count in scrape(server.url).items() if name == "zhibei_model_kernels"}
+        assert found == {(("level", level), ("model", MODEL)): 1}
 
 
 def test_embeddings_are_counted_too(server: Serving) -> None:

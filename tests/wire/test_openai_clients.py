@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.hanging_up import hanging_up
 from support.node import run_node
 from support.serving import MODEL, Serving, serving
 from zhibei.events import Finished, ReasoningDelta, TextDelta, ToolCallDelta, Usage
@@ -25,7 +26,7 @@ WEATHER: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def server(tiny_home: Path) -> Iterator[Serving]:
-    with serving(tiny_home) as made:
+    with serving(tiny_home) as made, hanging_up():
         yield made
 
 

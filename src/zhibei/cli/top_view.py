@@ -82,7 +82,7 @@ class TopView(App[None]):
         try:
             now = Look(await self._server.pool(), time.monotonic())
         except ZhibeiError as error:
-            self._say(str(error))
+            self._say(printable(self._text(error.message, **error.values)))
             return
         self._say("")
         seen = overview(now, self._before, self._sort)
@@ -153,7 +153,7 @@ class TopView(App[None]):
         except ModelNotFound:
             pass
         except ZhibeiError as error:
-            self._say(str(error))
+            self._say(printable(self._text(error.message, **error.values)))
         await self.look()
 
     def _say(self, problem: str) -> None:

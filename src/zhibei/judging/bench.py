@@ -15,7 +15,7 @@ from zhibei.models import StoredModel
 from zhibei.options import LoadOptions
 from zhibei.planner.calibration import Calibration
 from zhibei.planner.imagined import as_hardware, imagine
-from zhibei.planner.kernels import possible
+from zhibei.planner.kernels import possible, usable
 from zhibei.planner.plan import plan
 from zhibei.planner.rates import machine_of
 from zhibei.planner.space import space_of
@@ -72,7 +72,7 @@ class Bench:
 
     def plan(self, model: StoredModel, task: Task, wishes: LoadOptions, purpose: str, *, with_changes: bool = True) -> Plan:
         """How a model would run."""
-        counts = self.kernels is not None and self.kernels.level is not None and wishes.kernels is not False
+        counts = self.kernels is not None and wishes.kernels is not False
         made = plan(
             model,
             self.hardware,
@@ -117,18 +117,13 @@ def this_machine(state: Path, engine: str, measure: Callable[[Hardware], Measure
     runs = Measurements(state)
     mark = fingerprint(hardware)
     hardware = with_measured(hardware, measured)
-    found = Bench(
-        hardware,
-        known,
-        is_here=True,
-        measured=measured,
-        calibration=runs.calibration(mark, machine_of(hardware, measured)),
-        runs=runs.runs_of(mark),
-    )
-    kernels = known.kernels
-    if kernels is None or kernels.level is None or space_of(hardware, devices=found.devices).gpus:
+    found = Bench(hardware, known, is_here=True, measured=measured, runs=runs.runs_of(mark))
+    gpus = space_of(hardware, devices=found.devices).gpus
+    computing, kernels = replace(hardware, gpus=gpus), usable(known.kernels, gpus)
+    found = replace(found, calibration=runs.calibration(mark, machine_of(computing, measured)))
+    if kernels is None:
         return found
-    learnt = runs.calibration(mark, machine_of(hardware, measured, kernels), kernels)
+    learnt = runs.calibration(mark, machine_of(computing, measured, kernels), kernels)
     return replace(found, kernels=kernels, kernels_calibration=learnt)
 
 

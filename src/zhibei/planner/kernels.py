@@ -11,8 +11,7 @@ from collections.abc import Collection, Iterable
 
 from zhibei.formats.ggml_types import TENSOR_TYPES
 from zhibei.models import Layer, ModelInfo
-from zhibei.options import LoadOptions
-from zhibei.plans import Hardware, Kernels
+from zhibei.plans import Gpu, Hardware, Kernels
 
 # 10^9 operations/s of one core with one column and with many, as ``rates.CORE_GIGA_OPS`` and on the same core: the best of
 # three runs of kernels/bench/products.py in processor time, other programs running. AVX2.
@@ -44,10 +43,10 @@ _COLUMN_BYTES, _FLOAT_COLUMN_BYTES = 1.375, 4.0
 _BITS = {kind.name: 8 * kind.block_bytes / kind.block_size for kind in TENSOR_TYPES.values()}
 
 
-def usable(kernels: Kernels | None, wishes: LoadOptions, *, has_device: bool) -> Kernels | None:
-    """Those that will compute; None: the engine's own do."""
+def usable(kernels: Kernels | None, gpus: Collection[Gpu], *, is_wished: bool = True) -> Kernels | None:
+    """Those that will compute beside these devices of the engine's; None: the engine's own do."""
     is_there = kernels is not None and kernels.level is not None
-    return kernels if is_there and wishes.kernels is not False and not has_device else None
+    return kernels if is_there and is_wished and not gpus else None
 
 
 def possible(hardware: Hardware) -> Kernels | None:

@@ -91,7 +91,7 @@ def _plan(
 ) -> Plan:
     info = with_weights(model)
     space = space_of(hardware, extra_bytes, known.devices)
-    kernels = usable(known.kernels, wishes, has_device=bool(space.gpus))
+    kernels = usable(known.kernels, space.gpus, is_wished=wishes.kernels is not False)
     if wishes.gpu_layers == 0:
         space = replace(space, gpus=(), rooms=(), is_shared=False)
     computing = replace(hardware, gpus=space.gpus)

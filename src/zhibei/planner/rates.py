@@ -193,13 +193,12 @@ class Machine:
 
 
 def machine_of(hardware: Hardware, measured: Measured | None = None, kernels: Kernels | None = None) -> Machine:
-    """The figures of a machine, of which those that were measured count first; ``kernels`` of ours that compute."""
+    """The figures of a machine, of which those that were measured count first; ``kernels``: that compute (``kernels.usable``)."""
     read = tuple((speed.num_threads, float(speed.bytes_per_s)) for speed in measured.read) if measured else ()
     matrix = tuple((speed.kind, speed.num_threads, speed.ops_per_s / 1e9) for speed in measured.matrix) if measured else ()
     peak = hardware.bandwidth_bytes_per_s
     gpus = tuple(map(gpu_rates, usable_gpus(hardware)))
-    is_used = kernels is not None and kernels.level is not None and not gpus
-    return Machine(read, None if peak is None else float(peak), matrix, gpus, kernels if is_used else None)
+    return Machine(read, None if peak is None else float(peak), matrix, gpus, kernels)
 
 
 def usable_gpus(hardware: Hardware) -> tuple[Gpu, ...]:

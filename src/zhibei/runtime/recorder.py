@@ -17,6 +17,7 @@ from zhibei.hardware import bandwidth
 from zhibei.hardware.measured import Measured, fingerprint
 from zhibei.models import StoredModel
 from zhibei.planner.calibration import Calibration
+from zhibei.planner.kernels import usable
 from zhibei.planner.plan import way_of
 from zhibei.planner.rates import Machine, machine_of
 from zhibei.planner.space import space_of
@@ -100,8 +101,7 @@ class Recorder:
         await asyncio.to_thread(self.record, answer)
 
     def _expected(self, engine: EngineInfo) -> Kernels | None:
-        """Beside a graphics processor none of ours are used (``engines/llama_cpp/kernels_loading.py``)."""
-        return None if space_of(self._lasting(), devices=engine.devices).gpus else engine.kernels
+        return usable(engine.kernels, space_of(self._lasting(), devices=engine.devices).gpus)
 
     def _learn(self, engine: EngineInfo, kernels: Kernels | None) -> Knowledge:
         with self._lock:

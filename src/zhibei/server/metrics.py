@@ -196,8 +196,13 @@ class _Now(Collector):
         requests = GaugeMetricFamily("zhibei_model_requests", "Requests that a model answers now.", labels=("model",))
         slots = GaugeMetricFamily("zhibei_model_slots", "Requests that a model can answer at once.", labels=("model",))
         memory = GaugeMetricFamily("zhibei_model_memory_bytes", "Memory of a model.", labels=("model", "kind"))
+        kernels = GaugeMetricFamily(
+            "zhibei_model_kernels",
+            "1 for each model with zhibei-kernels at hand, by their instruction set; none: they are not used.",
+            labels=("model", "level"),
+        )
         # One model may run more than once, loaded for different things.
-        families = (loaded, requests, slots, memory)
+        families = (loaded, requests, slots, memory, kernels)
         sums: dict[tuple[int, tuple[str, ...]], float] = {}
         for resident in pool.residents():
             name = resident.name
@@ -209,6 +214,8 @@ class _Now(Collector):
             ]
             if resident.measured_bytes is not None:
                 rows.append((3, (name, "measured"), resident.measured_bytes))
+            if resident.kernels is not None:
+                rows.append((4, (name, resident.kernels.level or "none"), 1))
             for number, labels, value in rows:
                 sums[number, labels] = sums.get((number, labels), 0) + value
         for (number, labels), value in sums.items():

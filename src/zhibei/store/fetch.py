@@ -25,7 +25,8 @@ from yarl import URL
 from zhibei import __version__
 from zhibei.errors import BadSetting, Offline, SourceError
 from zhibei.store import addresses
-from zhibei.store.failures import BETWEEN_HINT, SENSELESS_HINT, PassingFailure, check_encoding, check_status, translate
+from zhibei.store.client_errors import translate
+from zhibei.store.failures import BETWEEN_HINT, SENSELESS_HINT, PassingFailure, check_encoding, check_status
 from zhibei.store.options import FetchOptions, Lookup, Retries, Timers
 from zhibei.store.readahead import read_ahead
 from zhibei.store.receiving import receive

@@ -186,9 +186,7 @@ def test_what_is_read_is_as_likely(stock: Llama, ours: Llama, mixtures: Callable
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", ["Q8_0", "Q4_K_M"])
-def test_perplexity(stock: Llama, ours: Llama, mixtures: Callable[[str], Path], name: str, pytestconfig: pytest.Config) -> None:
-    if "slow" not in pytestconfig.option.markexpr:
-        pytest.skip("takes minutes: pytest -m slow")
+def test_perplexity(stock: Llama, ours: Llama, mixtures: Callable[[str], Path], name: str) -> None:
     path = mixtures(name)
     text = "\n\n".join(page.read_text(encoding="utf-8") for page in (READING, *sorted(READING.parents[2].glob("docs/*/*.md"))))
     reading = Reading(path, in_pieces(stock.tokens(path, text), 512), num_threads=2)

@@ -26,6 +26,7 @@ REFUSED = replace(KERNELS, level=None, problem="they are not installed")
 TYPES = KERNELS.types
 AVX2 = repacked_types(("avx2",))
 MACHINE = Hardware("test", 4, 8, 16 << 30, 12 << 30, cpu_features=("avx2",), bandwidth_bytes_per_s=40 * 10**9)
+CARD = Gpu("NVIDIA GeForce RTX 3060", "NVIDIA", 12 << 30, 11 << 30)
 EMBEDDING_BYTES = 32000 * 1024 * 34 // 32
 
 
@@ -67,18 +68,19 @@ def line(bill: tuple[MemoryLine, ...], what: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("kernels", "wish", "has_device", "is_used"),
+    ("kernels", "gpus", "is_wished", "is_used"),
     [
-        (KERNELS, None, False, True),
-        (KERNELS, True, False, True),
-        (KERNELS, False, False, False),
-        (KERNELS, None, True, False),
-        (REFUSED, None, False, False),
-        (None, True, False, False),
+        (KERNELS, (), True, True),
+        (KERNELS, (), False, False),
+        (KERNELS, (CARD,), True, False),
+        (REFUSED, (), True, False),
+        (None, (), True, False),
     ],
 )
-def test_they_count_where_they_can_compute(kernels: Kernels | None, wish: bool | None, has_device: bool, is_used: bool) -> None:
-    assert usable(kernels, LoadOptions(kernels=wish), has_device=has_device) is (kernels if is_used else None)
+def test_they_count_where_they_can_compute(
+    kernels: Kernels | None, gpus: tuple[Gpu, ...], is_wished: bool, is_used: bool
+) -> None:
+    assert usable(kernels, gpus, is_wished=is_wished) is (kernels if is_used else None)
 
 
 def test_a_described_machine_can_have_them_where_its_processor_is_known_for_it() -> None:
@@ -136,8 +138,7 @@ def test_an_embedding_that_is_also_the_output_is_not_copied() -> None:
 
 def test_beside_a_graphics_processor_or_unwished_all_is_as_without() -> None:
     info = model("Q8_0")
-    card = Gpu("NVIDIA GeForce RTX 3060", "NVIDIA", 12 << 30, 11 << 30)
-    for hardware, wishes in ((replace(MACHINE, gpus=(card,), backends=("cuda",)), {}), (MACHINE, {"kernels": False})):
+    for hardware, wishes in ((replace(MACHINE, gpus=(CARD,), backends=("cuda",)), {}), (MACHINE, {"kernels": False})):
         mine, plain = planned(info, hardware, **wishes), planned(info, hardware, None, **wishes)
         assert mine == plain
     assert planned(info, there=REFUSED) == planned(info, there=None)
@@ -173,10 +174,3 @@ def test_where_memory_decides_they_change_nothing() -> None:
     narrow = [predict(info, Machine(peak_bytes=1e9, kernels=which), way) for which in (None, KERNELS)]
     assert narrow[0].generation_tokens_per_s == narrow[1].generation_tokens_per_s
     assert narrow[0].limited_by == "bandwidth"
-
-
-def test_a_machine_keeps_only_what_computes() -> None:
-    assert machine_of(MACHINE, None, KERNELS).kernels == KERNELS
-    assert machine_of(MACHINE, None, REFUSED).kernels is None
-    card = Gpu("NVIDIA GeForce RTX 3060", "NVIDIA", 12 << 30)
-    assert machine_of(replace(MACHINE, gpus=(card,), backends=("cuda",)), None, KERNELS).kernels is None

@@ -13,7 +13,8 @@ import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
 from zhibei.errors import ModelNotFound, Offline, SourceError
-from zhibei.store.failures import PassingFailure, Verdict, check_encoding, check_status, classify, translate
+from zhibei.store.client_errors import Verdict, classify, translate
+from zhibei.store.failures import PassingFailure, check_encoding, check_status
 from zhibei.store.fetch import FetchOptions, Retries
 
 KEY = Mock(spec=ConnectionKey, host="h", port=1, ssl=True, is_ssl=True)

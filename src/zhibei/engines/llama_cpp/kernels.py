@@ -6,13 +6,13 @@ Knows what a worker says of them (``kernels_loading.py``); loads nothing but the
 from __future__ import annotations
 
 import platform
-import re
 import sys
 from collections.abc import Mapping
 from importlib import import_module, util
 from pathlib import Path
 from typing import Any
 
+from zhibei.hardware.cpuinfo import words
 from zhibei.i18n import N_
 from zhibei.plans import Kernels
 
@@ -29,7 +29,6 @@ _LEVELS = (
 )
 # The first processor's flags are within.
 _CPUINFO_BYTES = 16 << 10
-_FLAGS = re.compile(r"^flags\s*:(.*)$", re.MULTILINE)
 # What a fault of code ends a process with: an instruction that is missing, an assertion, memory, arithmetic.
 _FAULTS = frozenset(f"signal {number}" for number in (4, 6, 7, 8, 11))
 _REINSTALL = N_("Install them again, in a clone of Zhibei: pip install --force-reinstall --no-deps ./kernels")
@@ -142,7 +141,6 @@ def is_of_them(text: str) -> bool:
 def _flags() -> frozenset[str]:
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
-            found = _FLAGS.search(file.read(_CPUINFO_BYTES))
+            return words(file.read(_CPUINFO_BYTES), "flags")
     except OSError:
         return frozenset()
-    return frozenset() if found is None else frozenset(found[1].split())

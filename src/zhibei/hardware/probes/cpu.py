@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from zhibei.hardware.cpuinfo import value, words
 from zhibei.hardware.machine import Machine
 from zhibei.hardware.probes import apple, lscpu, windows
 from zhibei.hardware.processor import Processor
@@ -84,7 +85,7 @@ def from_cpuinfo(text: str | None) -> Processor:
     listed = len(re.findall(r"^processor\s*:\s*\d", text or "", re.MULTILINE)) or None
     return Processor(
         name=cpu_name(text),
-        vendor=maker(_value(text, "vendor_id")) or _implementer(text),
+        vendor=maker(value(text, "vendor_id")) or _implementer(text),
         num_physical_cores=cores * packages if cores and packages else None,
         num_logical_cores=max(filter(None, (listed, threads * packages if threads and packages else None)), default=None),
         features=features(words(text, "flags") or words(text, "Features")),
@@ -93,7 +94,7 @@ def from_cpuinfo(text: str | None) -> Processor:
 
 def cpu_name(text: str | None) -> str | None:
     """The model name in the text of ``/proc/cpuinfo``, or the names of Arm's cores there."""
-    name = label(_value(text, "model name"))
+    name = label(value(text, "model name"))
     if name is not None:
         return name
     parts = dict.fromkeys(re.findall(r"^CPU part\s*:\s*0x([0-9a-fA-F]{1,4})$", text or "", re.MULTILINE))
@@ -109,11 +110,6 @@ def features(found: str | Iterable[str] | None) -> tuple[str, ...]:
     return tuple(name for name in _FEATURES if name in named)
 
 
-def words(text: str | None, name: str) -> frozenset[str]:
-    """The words of the first line ``name : words``."""
-    return frozenset((_value(text, name) or "").split())
-
-
 def maker(text: str | None) -> str | None:
     """A maker's usual name."""
     clean = label(text)
@@ -121,17 +117,12 @@ def maker(text: str | None) -> str | None:
 
 
 def _implementer(text: str | None) -> str | None:
-    number = _value(text, "CPU implementer")
+    number = value(text, "CPU implementer")
     return _IMPLEMENTERS.get(int(number, 16)) if number and re.fullmatch(r"0x[0-9a-fA-F]{1,2}", number) else None
 
 
-def _value(text: str | None, name: str) -> str | None:
-    match = re.search(rf"^{name}[ \t]*:[ \t]*(\S[^\n]*)$", text or "", re.MULTILINE)
-    return match[1].strip() if match else None
-
-
 def _first(text: str | None, name: str, low: int, high: int) -> int | None:
-    return whole(_value(text, name), low, high)
+    return whole(value(text, name), low, high)
 
 
 def _from_files(machine: Machine) -> Processor:
