@@ -254,8 +254,8 @@ struct F16 {
     // Of values beside each other.
     template <class Isa> static ZHIBEI_INLINE typename Isa::Floats floats(const uint8_t * at) { return Isa::halves(at); }
 
-    // Of `Isa::ROWS` rows of a tile.
-    template <class Isa> static ZHIBEI_INLINE void decode(const uint8_t * at, typename Isa::Floats * to) { to[0] = Isa::halves(at); }
+    // The `which`-th value of `Isa::ROWS` rows of a tile.
+    template <class Isa> static ZHIBEI_INLINE typename Isa::Floats value(const uint8_t * at, int) { return Isa::halves(at); }
 };
 
 struct BF16 {
@@ -267,10 +267,9 @@ struct BF16 {
     }
 
     // The first of two values is in the lower half of 32 bits.
-    template <class Isa> static ZHIBEI_INLINE void decode(const uint8_t * at, typename Isa::Floats * to) {
+    template <class Isa> static ZHIBEI_INLINE typename Isa::Floats value(const uint8_t * at, int which) {
         const auto both = load<typename Isa::Ints>(at);
-        to[0] = reinterpret_cast<typename Isa::Floats>(both << 16);
-        to[1] = reinterpret_cast<typename Isa::Floats>(both & -0x10000);
+        return reinterpret_cast<typename Isa::Floats>(which == 0 ? both << 16 : both & -0x10000);
     }
 };
 

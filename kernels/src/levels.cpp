@@ -8,7 +8,7 @@ namespace zhibei {
 
 namespace {
 
-// The name is asked before the level: one that does not run here may not even be looked at.
+// The name is here as well: of a level that does not run here, not even the name may be asked.
 struct Candidate {
     const char * name;
     bool (*runs)();
@@ -17,6 +17,9 @@ struct Candidate {
 
 // Best first. The plain one only on demand: ggml's own code is faster than it.
 const Candidate CANDIDATES[] = {
+#ifdef ZHIBEI_HAS_AMX
+    {"amx", may_use_amx, level_amx},
+#endif
 #ifdef ZHIBEI_HAS_AVX512BF16
     {"avx512-bf16", has_avx512bf16, level_avx512bf16},
 #endif

@@ -11,6 +11,7 @@ const Level & level_avxvnni();
 const Level & level_avx512();
 const Level & level_avx512vnni();
 const Level & level_avx512bf16();
+const Level & level_amx();
 
 // The level of that name, or the best one when `name` is null or empty; null where there is none that runs here.
 const Level * choose_level(const char * name);

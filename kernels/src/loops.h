@@ -17,17 +17,13 @@ constexpr int FLOAT_PREFETCH_BYTES = 2048;
 
 using Sums = float[TILE_ROWS];
 
-// One unit of `Isa::ROWS` rows by `C` columns.
-template <class Isa, class Source, int C>
-ZHIBEI_INLINE void add_unit(const Source & source, int64_t unit, int first_row, const uint8_t * columns,
-                            typename Isa::Floats * sums) {
+// A unit's products, which `product(column, group, start)` gives as whole numbers, times their scales, added to the sums.
+template <class Isa, class Source, int C, class Work>
+ZHIBEI_INLINE void add_scaled(const typename Isa::Floats * scale, const typename Isa::Floats * offset, const uint8_t * columns,
+                              typename Isa::Floats * sums, const Work & product) {
     using Ints = typename Isa::Ints;
     using Floats = typename Isa::Floats;
     constexpr int G = Source::NUM_GROUPS;
-    constexpr int PER_GROUP = QUADS / G;
-    typename Isa::Bytes quads[QUADS];
-    Floats scale[G], offset[G];
-    source.decode(unit, first_row, quads, scale, offset);
     const uint8_t * scales = columns + C * UNIT;
     const uint8_t * balances = scales + 4 * C;
     // Unrolled, or the sums would live in memory.
@@ -37,9 +33,7 @@ ZHIBEI_INLINE void add_unit(const Source & source, int64_t unit, int first_row, 
 #pragma GCC unroll 2
         for (int g = 0; g < G; g++) {
             const Ints start = Source::HAS_OFFSET ? Ints{} : Ints{} + load<int32_t>(balances + 4 * (c * G + g));
-            const auto * numbers = columns + c * UNIT + g * (UNIT / G);
-            const Ints product = Isa::template dot<PER_GROUP, Source::SIGNED, Source::LARGEST>(quads + g * PER_GROUP, numbers, start);
-            const Floats scaled = __builtin_convertvector(product, Floats) * scale[g];
+            const Floats scaled = __builtin_convertvector(product(c, g, start), Floats) * scale[g];
             sum = g == 0 ? scaled : sum + scaled;
         }
         sums[c] += sum * load<float>(scales + 4 * c);
@@ -48,6 +42,22 @@ ZHIBEI_INLINE void add_unit(const Source & source, int64_t unit, int first_row, 
             for (int g = 0; g < G; g++) sums[c] += offset[g] * load<float>(balances + 4 * (c * G + g));
         }
     }
+}
+
+// One unit of `Isa::ROWS` rows by `C` columns.
+template <class Isa, class Source, int C>
+ZHIBEI_INLINE void add_unit(const Source & source, int64_t unit, int first_row, const uint8_t * columns,
+                            typename Isa::Floats * sums) {
+    using Ints = typename Isa::Ints;
+    constexpr int G = Source::NUM_GROUPS;
+    constexpr int PER_GROUP = QUADS / G;
+    typename Isa::Bytes quads[QUADS];
+    typename Isa::Floats scale[G], offset[G];
+    source.decode(unit, first_row, quads, scale, offset);
+    add_scaled<Isa, Source, C>(scale, offset, columns, sums, [&](int c, int g, Ints start) __attribute__((always_inline)) {
+        const uint8_t * numbers = columns + c * UNIT + g * (UNIT / G);
+        return Isa::template dot<PER_GROUP, Source::SIGNED, Source::LARGEST>(quads + g * PER_GROUP, numbers, start);
+    });
 }
 
 // All rows of a source by `C` prepared columns.
@@ -83,13 +93,12 @@ void multiply_float_tile(const uint8_t * tile, int64_t num_values, const float *
     Floats sums[CHAINS][HALVES][C] = {};
     const auto add = [&](int64_t i, int chain) __attribute__((always_inline)) {
         const uint8_t * at = tile + i * TILE_ROWS * 2;
-        for (int half = 0; half < HALVES; half++) {
-            Floats weights[F::VALUES];
-            F::template decode<Isa>(at + half * Isa::ROWS * F::VALUES * 2, weights);
 #pragma GCC unroll 2
-            for (int v = 0; v < F::VALUES; v++) {
+        for (int v = 0; v < F::VALUES; v++) {
+            for (int half = 0; half < HALVES; half++) {
+                const Floats weights = F::template value<Isa>(at + half * Isa::ROWS * F::VALUES * 2, v);
 #pragma GCC unroll 16
-                for (int c = 0; c < C; c++) sums[(chain + v) % CHAINS][half][c] += weights[v] * columns[(i + v) * C + c];
+                for (int c = 0; c < C; c++) sums[(chain + v) % CHAINS][half][c] += weights * columns[(i + v) * C + c];
             }
         }
     };
@@ -182,8 +191,10 @@ template <class Isa, class F> struct Quantised {
         const int64_t num_units = num_values / UNIT;
         const size_t bytes = column_bytes(num_values);
         auto * units = reinterpret_cast<typename Panel::Unit *>(scratch);
+        const typename Isa::TileRegisters registers(WIDTH, F::GROUP);
         const auto work = [&](auto count, const uint8_t * prepared, Sums * sums) {
-            multiply_tile<Isa, Panel, count()>(Panel{units}, num_units, prepared, sums);
+            if constexpr (Isa::HAS_TILES && count() == WIDTH) Isa::multiply_panel(Panel{units}, num_units, prepared, sums);
+            else multiply_tile<Isa, Panel, count()>(Panel{units}, num_units, prepared, sums);
         };
         const int64_t step = columns_at_once(bytes, WIDTH);
         for (int64_t first = 0; first < product.num_columns; first += step) {
@@ -279,9 +290,8 @@ template <class Isa, class F, class Way> struct Floating {
         const int lane = static_cast<int>(row % TILE_ROWS);
         const int first_row = lane / Isa::ROWS * Isa::ROWS;
         for (int64_t i = 0; i < matrix.num_values; i += F::VALUES) {
-            typename Isa::Floats values[F::VALUES];
-            F::template decode<Isa>(tile + i * TILE_ROWS * 2 + first_row * BYTES, values);
-            for (int v = 0; v < F::VALUES; v++) to[i + v] = values[v][lane - first_row];
+            const uint8_t * at = tile + i * TILE_ROWS * 2 + first_row * BYTES;
+            for (int v = 0; v < F::VALUES; v++) to[i + v] = F::template value<Isa>(at, v)[lane - first_row];
         }
     }
 };
@@ -297,14 +307,15 @@ template <class Isa, class F, class Way = AsFloats<Isa, F>> constexpr Format flo
     return {F::TYPE, F::NAME, F::VALUES, G::BYTES, G::WIDTH, Way::column_bytes, G::scratch_bytes, G::pack, Way::prepare, G::multiply, G::read_row};
 }
 
-// Every format on one level, and attention.
-template <class Isa> struct Formats {
+// Every format on one level, and attention. `Bf16` is a way of `Floating`.
+template <class Isa, class Bf16 = AsFloats<Isa, BF16>> struct Formats {
     static constexpr Format ALL[] = {
         quantised<Isa, Q4_0>(), quantised<Isa, Q4_1>(),   quantised<Isa, Q5_0>(),   quantised<Isa, Q5_1>(), quantised<Isa, Q8_0>(),
         quantised<Isa, Q2_K>(), quantised<Isa, Q3_K>(),   quantised<Isa, Q4_K>(),   quantised<Isa, Q5_K>(), quantised<Isa, Q6_K>(),
-        quantised<Isa, IQ4_NL>(), quantised<Isa, IQ4_XS>(), floating<Isa, F16>(), floating<Isa, BF16>(),
+        quantised<Isa, IQ4_NL>(), quantised<Isa, IQ4_XS>(), floating<Isa, F16>(), floating<Isa, BF16, Bf16>(),
     };
-    static constexpr Level LEVEL = {Isa::NAME, ALL, sizeof(ALL) / sizeof(ALL[0]), &Attending<Isa>::LOOPS, nullptr};
+    static constexpr int COUNT = sizeof(ALL) / sizeof(ALL[0]);
+    static constexpr Level LEVEL = {Isa::NAME, ALL, COUNT, &Attending<Isa>::LOOPS, nullptr};
 };
 
 }  // namespace zhibei::ZHIBEI_LEVEL

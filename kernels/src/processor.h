@@ -9,4 +9,7 @@ bool has_avx512();
 bool has_avx512vnni();
 bool has_avx512bf16();
 
+// Asks the system for the tile registers' state: it grants them to the whole process, or not at all.
+bool may_use_amx();
+
 }  // namespace zhibei

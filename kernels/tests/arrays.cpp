@@ -18,7 +18,7 @@ using namespace zhibei;
 
 namespace {
 
-const char * const LEVELS[] = {"reference", "avx2", "avx-vnni", "avx512", "avx512-vnni", "avx512-bf16"};
+const char * const LEVELS[] = {"reference", "avx2", "avx-vnni", "avx512", "avx512-vnni", "avx512-bf16", "amx"};
 
 struct Random {
     uint64_t state;
@@ -229,7 +229,7 @@ float nearest_bf16(float value) {
 // What a level multiplies by: it may round the columns for some format.
 std::vector<float> seen_by(const std::string & level, const Format & format, const std::vector<float> & in) {
     std::vector<float> seen = in;
-    const bool rounds = level == "avx512-bf16" && std::string(format.name) == "BF16";
+    const bool rounds = (level == "avx512-bf16" || level == "amx") && std::string(format.name) == "BF16";
     if (rounds) std::transform(in.begin(), in.end(), seen.begin(), nearest_bf16);
     return seen;
 }

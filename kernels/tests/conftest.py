@@ -17,6 +17,7 @@ _FLAGS = {
     "avx512": "avx512bw",
     "avx512-vnni": "avx512_vnni",
     "avx512-bf16": "avx512_bf16",
+    "amx": "amx_int8",
 }
 _NO_LEVEL = 3
 _CPUINFO = Path("/proc/cpuinfo")

@@ -1,0 +1,31 @@
+// AMX: whole tiles of columns in its registers, fewer columns as AVX-512 VNNI and BF16 have them, attention likewise.
+#define ZHIBEI_LEVEL amx
+#define ZHIBEI_VNNI
+#include "amx.h"
+#include "avx512_bf16.h"
+#include "levels.h"
+
+namespace zhibei {
+namespace amx {
+
+struct Isa : Avx512Bf16 {
+    static constexpr int WIDTH = width(MOST_TILE_ROWS);
+    static constexpr int FLOAT_WIDTH = width(MOST_TILE_ROWS);
+    static constexpr bool HAS_TILES = true;
+    using TileRegisters = ConfiguredTiles;
+
+    template <class Panel>
+    static ZHIBEI_INLINE void multiply_panel(const Panel & panel, int64_t num_units, const uint8_t * columns, Sums * out) {
+        PanelProduct<Isa, Panel>::multiply(panel.units, num_units, columns, out);
+    }
+};
+
+}  // namespace amx
+
+const Level & level_amx() {
+    using All = amx::Formats<amx::Isa, amx::InTiles<amx::Isa>>;
+    static const Level level = {"amx", All::ALL, All::COUNT, level_avx512vnni().attention, nullptr};
+    return level;
+}
+
+}  // namespace zhibei
