@@ -12,31 +12,40 @@ namespace zhibei::ZHIBEI_LEVEL {
 constexpr int SUM_TILES = 4;
 
 // The registers are this thread's alone while it lives. Whoever uses them after finds none configured, and not ours.
-struct ConfiguredTiles {
+class ConfiguredTiles {
+  public:
     // A product takes `value_bytes` of each column, and as much of each row.
-    ConfiguredTiles(int num_columns, int value_bytes) {
-        alignas(64) TileShapes shapes = {};
-        shapes.palette = 1;
-        for (int tile = 0; tile < SUM_TILES; tile++) shapes.set(tile, num_columns, VECTOR);
-        for (int tile = 4; tile < 6; tile++) shapes.set(tile, num_columns, value_bytes);
-        for (int tile = 6; tile < 8; tile++) shapes.set(tile, value_bytes / 4, VECTOR);
-        set_shapes(shapes);
-    }
+    explicit ConfiguredTiles(int value_bytes) : value_bytes_(value_bytes) {}
     ~ConfiguredTiles() { release_tiles(); }
     ConfiguredTiles(const ConfiguredTiles &) = delete;
     ConfiguredTiles & operator=(const ConfiguredTiles &) = delete;
+
+    // Products are of so many columns from now on.
+    void hold(int num_columns) {
+        if (num_columns == num_columns_) return;
+        if (num_columns_ != 0) release_tiles();
+        num_columns_ = num_columns;
+        alignas(64) TileShapes shapes = {};
+        shapes.palette = 1;
+        for (int tile = 0; tile < SUM_TILES; tile++) shapes.set(tile, num_columns, VECTOR);
+        for (int tile = 4; tile < 6; tile++) shapes.set(tile, num_columns, value_bytes_);
+        for (int tile = 6; tile < 8; tile++) shapes.set(tile, value_bytes_ / 4, VECTOR);
+        set_shapes(shapes);
+    }
+
+  private:
+    int value_bytes_;
+    int num_columns_ = 0;
 };
 
-// A decoded panel by a whole tile of prepared columns.
+// A decoded panel by a tile of prepared columns.
 template <class Isa, class Panel> struct PanelProduct {
     using Unit = typename Panel::Unit;
     using Ints = typename Isa::Ints;
     using Floats = typename Isa::Floats;
-    static constexpr int C = Isa::WIDTH;
     static constexpr int G = Panel::NUM_GROUPS;
     static constexpr int GROUP_BYTES = UNIT / G;
-    static constexpr size_t STEP = UNIT_COLUMN_BYTES<G> * C;
-    using Products = int32_t[G][C][TILE_ROWS];
+    using Products = int32_t[G][Isa::WIDTH][TILE_ROWS];
 
     template <int Slot, int Group> static ZHIBEI_INLINE void multiply_group(const Unit & unit, const uint8_t * columns, Products & to) {
         constexpr int SUMS = 2 * Slot + Group, LEFT = 4 + (Slot + Group) % 2, RIGHT = LEFT + 2;
@@ -52,31 +61,34 @@ template <class Isa, class Panel> struct PanelProduct {
         if constexpr (G == 2) multiply_group<Slot, 1>(unit, columns, to);
     }
 
-    static ZHIBEI_INLINE void add_unit(const Unit & unit, const uint8_t * columns, const Products & products, Floats * sums) {
+    template <class Count>
+    static ZHIBEI_INLINE void add_unit(const Unit & unit, Count count, const uint8_t * columns, const Products & products, Floats * sums) {
         Floats scale[G], offset[G];
         for (int g = 0; g < G; g++) {
             scale[g] = load<Floats>(unit.scales[g]);
             if constexpr (Panel::HAS_OFFSET) offset[g] = load<Floats>(unit.offsets[g]);
         }
-        add_scaled<Isa, Panel, C>(scale, offset, columns, sums, [&](int c, int g, Ints start) __attribute__((always_inline)) {
+        add_scaled<Isa, Panel>(count, scale, offset, columns, sums, [&](int c, int g, Ints start) __attribute__((always_inline)) {
             return load<Ints>(products[g][c]) + start;
         });
     }
 
-    // The next unit's products run while those of one are scaled and added.
-    static void multiply(const Unit * units, int64_t num_units, const uint8_t * columns, Sums * out) {
+    // The next unit's products run while those of one are scaled and added. A constant `count` keeps the sums in registers.
+    template <class Count>
+    static void multiply(const Unit * units, int64_t num_units, Count count, const uint8_t * columns, Sums * out) {
+        const size_t step = UNIT_COLUMN_BYTES<G> * static_cast<size_t>(count);
         alignas(64) Products first, second;
-        Floats sums[C] = {};
+        Floats sums[Isa::WIDTH] = {};
         multiply_unit<0>(units[0], columns, first);
-        for (int64_t unit = 0; unit < num_units; unit += 2, columns += 2 * STEP) {
+        for (int64_t unit = 0; unit < num_units; unit += 2, columns += 2 * step) {
             const bool one_more = unit + 1 < num_units;
-            if (one_more) multiply_unit<1>(units[unit + 1], columns + STEP, second);
-            add_unit(units[unit], columns, first, sums);
+            if (one_more) multiply_unit<1>(units[unit + 1], columns + step, second);
+            add_unit(units[unit], count, columns, first, sums);
             if (!one_more) break;
-            if (unit + 2 < num_units) multiply_unit<0>(units[unit + 2], columns + 2 * STEP, first);
-            add_unit(units[unit + 1], columns + STEP, second, sums);
+            if (unit + 2 < num_units) multiply_unit<0>(units[unit + 2], columns + 2 * step, first);
+            add_unit(units[unit + 1], count, columns + step, second, sums);
         }
-        for (int c = 0; c < C; c++) store(out[c], sums[c]);
+        for (int c = 0; c < count; c++) store(out[c], sums[c]);
     }
 };
 
@@ -117,14 +129,17 @@ template <int C> struct Bf16Product {
 // A way of `Floating`: whole tiles of columns by whole units in tile registers, the others in pairs.
 template <class Isa> struct InTiles : InPairs<Isa> {
     static constexpr int WIDTH = InPairs<Isa>::WIDTH;
-    const ConfiguredTiles tiles{WIDTH, ROUNDED_BYTES};
 
-    template <int C> ZHIBEI_INLINE void multiply(const uint8_t * tile, int64_t num_values, const uint8_t * prepared, Sums * out) const {
+    InTiles() : tiles(ROUNDED_BYTES) { tiles.hold(WIDTH); }
+
+    template <int C> ZHIBEI_INLINE void multiply(const uint8_t * tile, int64_t num_values, const uint8_t * prepared, Sums * out) {
         if constexpr (C == WIDTH) {
             if (num_values % UNIT == 0) return Bf16Product<C>::template multiply<typename Isa::Floats>(tile, num_values / UNIT, prepared, out);
         }
         multiply_pairs<Isa, C>(tile, num_values, prepared, out);
     }
+
+    ConfiguredTiles tiles;
 };
 
 }  // namespace zhibei::ZHIBEI_LEVEL

@@ -74,7 +74,7 @@ template <class Isa> struct InPairs {
         round_columns(columns, first, count, num_values, to);
     }
 
-    template <int C> ZHIBEI_INLINE void multiply(const uint8_t * tile, int64_t num_values, const uint8_t * prepared, Sums * out) const {
+    template <int C> ZHIBEI_INLINE void multiply(const uint8_t * tile, int64_t num_values, const uint8_t * prepared, Sums * out) {
         multiply_pairs<Isa, C>(tile, num_values, prepared, out);
     }
 };

@@ -1,4 +1,4 @@
-// AMX: whole tiles of columns in its registers, fewer columns as AVX-512 VNNI and BF16 have them, attention likewise.
+// AMX: its tile registers for many columns, few columns and attention as AVX-512 VNNI and BF16 have them.
 #define ZHIBEI_LEVEL amx
 #define ZHIBEI_VNNI
 #include "amx.h"
@@ -14,9 +14,14 @@ struct Isa : Avx512Bf16 {
     static constexpr bool HAS_TILES = true;
     using TileRegisters = ConfiguredTiles;
 
-    template <class Panel>
-    static ZHIBEI_INLINE void multiply_panel(const Panel & panel, int64_t num_units, const uint8_t * columns, Sums * out) {
-        PanelProduct<Isa, Panel>::multiply(panel.units, num_units, columns, out);
+    template <class Panel, class Count>
+    static ZHIBEI_INLINE void multiply_panel(ConfiguredTiles & tiles, const Panel & panel, int64_t num_units, Count count,
+                                             const uint8_t * columns, Sums * out) {
+        using Product = PanelProduct<Isa, Panel>;
+        tiles.hold(count);
+        // All but a whole tile of columns share one function.
+        if constexpr (count() == WIDTH) Product::multiply(panel.units, num_units, count, columns, out);
+        else Product::multiply(panel.units, num_units, int{count()}, columns, out);
     }
 };
 

@@ -18,17 +18,19 @@ constexpr int FLOAT_PREFETCH_BYTES = 2048;
 using Sums = float[TILE_ROWS];
 
 // A unit's products, which `product(column, group, start)` gives as whole numbers, times their scales, added to the sums.
-template <class Isa, class Source, int C, class Work>
-ZHIBEI_INLINE void add_scaled(const typename Isa::Floats * scale, const typename Isa::Floats * offset, const uint8_t * columns,
+// `count` is a number of columns, or a type that is one.
+template <class Isa, class Source, class Count, class Work>
+ZHIBEI_INLINE void add_scaled(Count count, const typename Isa::Floats * scale, const typename Isa::Floats * offset, const uint8_t * columns,
                               typename Isa::Floats * sums, const Work & product) {
     using Ints = typename Isa::Ints;
     using Floats = typename Isa::Floats;
     constexpr int G = Source::NUM_GROUPS;
-    const uint8_t * scales = columns + C * UNIT;
-    const uint8_t * balances = scales + 4 * C;
+    const int num_columns = count;
+    const uint8_t * scales = columns + num_columns * UNIT;
+    const uint8_t * balances = scales + 4 * num_columns;
     // Unrolled, or the sums would live in memory.
 #pragma GCC unroll 16
-    for (int c = 0; c < C; c++) {
+    for (int c = 0; c < num_columns; c++) {
         Floats sum = {};
 #pragma GCC unroll 2
         for (int g = 0; g < G; g++) {
@@ -54,7 +56,8 @@ ZHIBEI_INLINE void add_unit(const Source & source, int64_t unit, int first_row, 
     typename Isa::Bytes quads[QUADS];
     typename Isa::Floats scale[G], offset[G];
     source.decode(unit, first_row, quads, scale, offset);
-    add_scaled<Isa, Source, C>(scale, offset, columns, sums, [&](int c, int g, Ints start) __attribute__((always_inline)) {
+    constexpr std::integral_constant<int, C> COUNT;
+    add_scaled<Isa, Source>(COUNT, scale, offset, columns, sums, [&](int c, int g, Ints start) __attribute__((always_inline)) {
         const uint8_t * numbers = columns + c * UNIT + g * (UNIT / G);
         return Isa::template dot<PER_GROUP, Source::SIGNED, Source::LARGEST>(quads + g * PER_GROUP, numbers, start);
     });
@@ -155,6 +158,8 @@ ZHIBEI_INLINE int64_t columns_at_once(size_t column_bytes, int width) {
 
 template <class Isa, class F> struct Quantised {
     static constexpr int WIDTH = Isa::WIDTH;
+    // With tile registers more columns than these are worth decoding for.
+    static constexpr int FEW = Isa::HAS_TILES ? WIDTH / 2 : WIDTH;
     static constexpr int NUM_GROUPS = GROUPS<F>;
     // Signed values are made unsigned by the levels whose products want that.
     static constexpr int ZERO = F::SIGNED ? Isa::SIGNED_ZERO : F::ZERO;
@@ -181,7 +186,7 @@ template <class Isa, class F> struct Quantised {
             const auto work = [&](auto count, const uint8_t * prepared, Sums * sums) {
                 multiply_tile<Isa, Source, count()>(source, num_values / UNIT, prepared, sums);
             };
-            for_columns<WIDTH>(product, tile * TILE_ROWS, TILE_ROWS, 0, product.num_columns, 0, work);
+            for_columns<FEW>(product, tile * TILE_ROWS, TILE_ROWS, 0, product.num_columns, 0, work);
         }
     }
 
@@ -191,9 +196,9 @@ template <class Isa, class F> struct Quantised {
         const int64_t num_units = num_values / UNIT;
         const size_t bytes = column_bytes(num_values);
         auto * units = reinterpret_cast<typename Panel::Unit *>(scratch);
-        const typename Isa::TileRegisters registers(WIDTH, F::GROUP);
+        typename Isa::TileRegisters registers(F::GROUP);
         const auto work = [&](auto count, const uint8_t * prepared, Sums * sums) {
-            if constexpr (Isa::HAS_TILES && count() == WIDTH) Isa::multiply_panel(Panel{units}, num_units, prepared, sums);
+            if constexpr (Isa::HAS_TILES) Isa::multiply_panel(registers, Panel{units}, num_units, count, prepared, sums);
             else multiply_tile<Isa, Panel, count()>(Panel{units}, num_units, prepared, sums);
         };
         const int64_t step = columns_at_once(bytes, WIDTH);
@@ -208,7 +213,7 @@ template <class Isa, class F> struct Quantised {
     }
 
     static void multiply(const Product & product, int64_t first_tile, int64_t last_tile, uint8_t * scratch) {
-        if (product.num_columns <= WIDTH) multiply_few(product, first_tile, last_tile);
+        if (product.num_columns <= FEW) multiply_few(product, first_tile, last_tile);
         else multiply_many(product, first_tile, last_tile, scratch);
     }
 
@@ -242,7 +247,7 @@ template <class Isa, class F> struct AsFloats {
         gather_columns(columns, first, count, num_values, to);
     }
 
-    template <int C> ZHIBEI_INLINE void multiply(const uint8_t * tile, int64_t num_values, const uint8_t * prepared, Sums * out) const {
+    template <int C> ZHIBEI_INLINE void multiply(const uint8_t * tile, int64_t num_values, const uint8_t * prepared, Sums * out) {
         multiply_float_tile<Isa, F, C>(tile, num_values, reinterpret_cast<const float *>(prepared), out);
     }
 };
@@ -269,7 +274,7 @@ template <class Isa, class F, class Way> struct Floating {
     }
 
     static void multiply(const Product & product, int64_t first_tile, int64_t last_tile, uint8_t *) {
-        const Way way{};
+        Way way;
         const int64_t num_values = product.matrix.num_values;
         const size_t bytes = Way::column_bytes(num_values);
         const int64_t step = columns_at_once(bytes, WIDTH);

@@ -48,7 +48,7 @@ template <int Rows> struct Vectors {
     // Levels with tile registers have their own in place of these.
     static constexpr bool HAS_TILES = false;
     struct TileRegisters {
-        TileRegisters(int, int) {}
+        explicit TileRegisters(int) {}
     };
 };
 
