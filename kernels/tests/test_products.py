@@ -46,7 +46,8 @@ def test_rows_that_no_larger_block_divides(ggml: Child, type_name: str, values: 
 
 
 @pytest.mark.parametrize(
-    ("type_name", "values"), [*(("F16", values) for values in (1, 7, 33, 250)), *(("BF16", values) for values in (2, 14, 66, 250))]
+    ("type_name", "values"),
+    [*(("F16", values) for values in (1, 7, 33, 250)), *(("BF16", values) for values in (2, 14, 66, 250))],
 )
 def test_float_rows_of_any_length(ggml: Child, type_name: str, values: int) -> None:
     for num_columns in (1, 5, 30):
@@ -57,7 +58,8 @@ def test_float_rows_of_any_length(ggml: Child, type_name: str, values: int) -> N
 def test_half_a_pair_of_bf16_is_left_to_ggml(ggml: Child) -> None:
     for values, supported in ((33, False), (34, True)):
         inputs = [np.zeros((3, values), np.float32)]
-        order = request("mul_mat", "BF16", (1, 18, values), None if not supported else np.zeros(18 * 2 * values, np.uint8), inputs)
+        stored = np.zeros(18 * 2 * values, np.uint8) if supported else None
+        order = request("mul_mat", "BF16", (1, 18, values), stored, inputs)
         assert ggml.call("run", {**order, "buffer": "CPU_ZHIBEI"})["supported"] is supported
 
 
