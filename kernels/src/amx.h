@@ -134,7 +134,8 @@ template <class Isa> struct InTiles : InPairs<Isa> {
 
     template <int C> ZHIBEI_INLINE void multiply(const uint8_t * tile, int64_t num_values, const uint8_t * prepared, Sums * out) {
         if constexpr (C == WIDTH) {
-            if (num_values % UNIT == 0) return Bf16Product<C>::template multiply<typename Isa::Floats>(tile, num_values / UNIT, prepared, out);
+            using Floats = typename Isa::Floats;
+            if (num_values % UNIT == 0) return Bf16Product<C>::template multiply<Floats>(tile, num_values / UNIT, prepared, out);
         }
         multiply_pairs<Isa, C>(tile, num_values, prepared, out);
     }

@@ -71,8 +71,11 @@ struct Isa : Vectors<8> {
     template <bool Signed> static ZHIBEI_INLINE Words pairs(Bytes quad, const uint8_t * numbers) {
         const __m256i weights = reinterpret_cast<__m256i>(quad);
         const __m256i others = numbers_at(numbers);
-        if constexpr (Signed) return reinterpret_cast<Words>(_mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(others, weights)));
-        else return reinterpret_cast<Words>(_mm256_maddubs_epi16(weights, others));
+        if constexpr (Signed) {
+            return reinterpret_cast<Words>(_mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(others, weights)));
+        } else {
+            return reinterpret_cast<Words>(_mm256_maddubs_epi16(weights, others));
+        }
     }
 
     static ZHIBEI_INLINE Ints add_pairs(Ints sum, Words pairs) {

@@ -309,7 +309,8 @@ template <class Isa, class F> constexpr Format quantised() {
 
 template <class Isa, class F, class Way = AsFloats<Isa, F>> constexpr Format floating() {
     using G = Floating<Isa, F, Way>;
-    return {F::TYPE, F::NAME, F::VALUES, G::BYTES, G::WIDTH, Way::column_bytes, G::scratch_bytes, G::pack, Way::prepare, G::multiply, G::read_row};
+    return {F::TYPE, F::NAME, F::VALUES, G::BYTES, G::WIDTH, Way::column_bytes, G::scratch_bytes, G::pack,
+            Way::prepare, G::multiply, G::read_row};
 }
 
 // Every format on one level, and attention. `Bf16` is a way of `Floating`.

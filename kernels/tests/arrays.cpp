@@ -280,9 +280,11 @@ int check_strange(const char * name, const Format & format, float value) {
 int check() {
     Random random{1};
     int failures = check_attention();
-    std::vector<Shape> shapes = {{1, 256, 1, false},   {16, 256, 2, false}, {17, 512, 3, false},  {31, 768, 13, false}, {33, 512, 30, false},
-                                 {48, 256, 4, false},  {5, 1024, 64, false}, {19, 256, 50, true}, {33, 512, 13, true},
-                                 {21, 96, 19, false},  {18, 250, 30, false}, {18, 34, 5, false},  {7, 2, 33, false}};
+    std::vector<Shape> shapes = {
+        {1, 256, 1, false},  {16, 256, 2, false},  {17, 512, 3, false}, {31, 768, 13, false}, {33, 512, 30, false},
+        {48, 256, 4, false}, {5, 1024, 64, false}, {19, 256, 50, true}, {33, 512, 13, true},  {21, 96, 19, false},
+        {18, 250, 30, false}, {18, 34, 5, false},  {7, 2, 33, false},
+    };
     for (int64_t columns = 5; columns <= 40; columns++) shapes.push_back({20, 256 * (columns % 3 + 1), columns, columns % 5 == 0});
     const Level & reference = level_reference();
     for (int f = 0; f < reference.num_formats; f++) {
