@@ -27,7 +27,7 @@ abi::BufferType buffer_type;
 
 const Format * format_of(const abi::Tensor & weights) {
     const Format * format = level->find(weights.type);
-    // Units of 32 values; floats have no units.
+    // Whole blocks; two values are one of BF16's.
     if (format == nullptr || weights.ne[0] % format->block_values != 0 || weights.ne[3] != 1) return nullptr;
     return format;
 }

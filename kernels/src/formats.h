@@ -246,18 +246,30 @@ struct IQ4_XS {
     }
 };
 
-// Formats whose weights are floats of two bytes: nothing is quantised.
+// Formats whose weights are floats of two bytes: nothing is quantised. A tile keeps `VALUES` values of a row together.
 struct F16 {
-    static constexpr int TYPE = 1;
+    static constexpr int TYPE = 1, VALUES = 1;
     static constexpr const char * NAME = "F16";
+
+    // Of values beside each other.
     template <class Isa> static ZHIBEI_INLINE typename Isa::Floats floats(const uint8_t * at) { return Isa::halves(at); }
+
+    // The `which`-th value of `Isa::ROWS` rows of a tile.
+    template <class Isa> static ZHIBEI_INLINE typename Isa::Floats value(const uint8_t * at, int) { return Isa::halves(at); }
 };
 
 struct BF16 {
-    static constexpr int TYPE = 30;
+    static constexpr int TYPE = 30, VALUES = 2;
     static constexpr const char * NAME = "BF16";
+
     template <class Isa> static ZHIBEI_INLINE typename Isa::Floats floats(const uint8_t * at) {
         return reinterpret_cast<typename Isa::Floats>(Isa::words(at) << 16);
+    }
+
+    // The first of two values is in the lower half of 32 bits.
+    template <class Isa> static ZHIBEI_INLINE typename Isa::Floats value(const uint8_t * at, int which) {
+        const auto both = load<typename Isa::Ints>(at);
+        return reinterpret_cast<typename Isa::Floats>(which == 0 ? both << 16 : both & -0x10000);
     }
 };
 

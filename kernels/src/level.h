@@ -60,12 +60,13 @@ struct Level {
     const Format * formats;
     int num_formats;
     const AttentionLoops * attention;
+    const Level * below;  // has the formats that this level has no way of its own for; null: there are none
 
     const Format * find(int ggml_type) const {
         for (int i = 0; i < num_formats; i++) {
             if (formats[i].ggml_type == ggml_type) return formats + i;
         }
-        return nullptr;
+        return below == nullptr ? nullptr : below->find(ggml_type);
     }
 };
 

@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #include "loops.h"
+#include "pairs.h"
 
 namespace zhibei {
 namespace ZHIBEI_LEVEL {
@@ -66,29 +67,25 @@ struct Isa : Vectors<8> {
     static constexpr const char * NAME = "avx2";
     static constexpr int SIGNED_ZERO = 0;
 
-    // Sums of two products of a weight (at most `Largest`) and a number (at most 127) that 16 bits hold.
-    template <bool Signed, int Largest> static constexpr int PAIRS = Signed ? 1 : 32767 / (2 * 127 * Largest);
-
     // Two products in 16 bits. A signed weight gives its sign to the number, for the instruction wants it unsigned.
-    template <bool Signed> static ZHIBEI_INLINE __m256i pairs(Bytes quad, const uint8_t * numbers) {
+    template <bool Signed> static ZHIBEI_INLINE Words pairs(Bytes quad, const uint8_t * numbers) {
         const __m256i weights = reinterpret_cast<__m256i>(quad);
         const __m256i others = numbers_at(numbers);
-        if constexpr (Signed) return _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(others, weights));
-        else return _mm256_maddubs_epi16(weights, others);
+        if constexpr (Signed) {
+            return reinterpret_cast<Words>(_mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(others, weights)));
+        } else {
+            return reinterpret_cast<Words>(_mm256_maddubs_epi16(weights, others));
+        }
+    }
+
+    static ZHIBEI_INLINE Ints add_pairs(Ints sum, Words pairs) {
+        const __m256i wide = _mm256_madd_epi16(reinterpret_cast<__m256i>(pairs), _mm256_set1_epi16(1));
+        return reinterpret_cast<Ints>(_mm256_add_epi32(reinterpret_cast<__m256i>(sum), wide));
     }
 
     template <int Quads, bool Signed, int Largest>
     static ZHIBEI_INLINE Ints dot(const Bytes * quads, const uint8_t * numbers, Ints start) {
-        constexpr int TOGETHER = PAIRS<Signed, Largest> < Quads ? PAIRS<Signed, Largest> : Quads;
-        __m256i sum = reinterpret_cast<__m256i>(start);
-        for (int first = 0; first < Quads; first += TOGETHER) {
-            __m256i narrow = pairs<Signed>(quads[first], numbers + 4 * first);
-            for (int j = first + 1; j < first + TOGETHER; j++) {
-                narrow = _mm256_add_epi16(narrow, pairs<Signed>(quads[j], numbers + 4 * j));
-            }
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, _mm256_set1_epi16(1)));
-        }
-        return reinterpret_cast<Ints>(sum);
+        return dot_by_pairs<Isa, Quads, Signed, Largest>(quads, numbers, start);
     }
 #endif
 };

@@ -17,29 +17,25 @@ constexpr int FLOAT_PREFETCH_BYTES = 2048;
 
 using Sums = float[TILE_ROWS];
 
-// One unit of `Isa::ROWS` rows by `C` columns.
-template <class Isa, class Source, int C>
-ZHIBEI_INLINE void add_unit(const Source & source, int64_t unit, int first_row, const uint8_t * columns,
-                            typename Isa::Floats * sums) {
+// A unit's products, which `product(column, group, start)` gives as whole numbers, times their scales, added to the sums.
+// `count` is a number of columns, or a type that is one.
+template <class Isa, class Source, class Count, class Work>
+ZHIBEI_INLINE void add_scaled(Count count, const typename Isa::Floats * scale, const typename Isa::Floats * offset, const uint8_t * columns,
+                              typename Isa::Floats * sums, const Work & product) {
     using Ints = typename Isa::Ints;
     using Floats = typename Isa::Floats;
     constexpr int G = Source::NUM_GROUPS;
-    constexpr int PER_GROUP = QUADS / G;
-    typename Isa::Bytes quads[QUADS];
-    Floats scale[G], offset[G];
-    source.decode(unit, first_row, quads, scale, offset);
-    const uint8_t * scales = columns + C * UNIT;
-    const uint8_t * balances = scales + 4 * C;
+    const int num_columns = count;
+    const uint8_t * scales = columns + num_columns * UNIT;
+    const uint8_t * balances = scales + 4 * num_columns;
     // Unrolled, or the sums would live in memory.
 #pragma GCC unroll 16
-    for (int c = 0; c < C; c++) {
+    for (int c = 0; c < num_columns; c++) {
         Floats sum = {};
 #pragma GCC unroll 2
         for (int g = 0; g < G; g++) {
             const Ints start = Source::HAS_OFFSET ? Ints{} : Ints{} + load<int32_t>(balances + 4 * (c * G + g));
-            const auto * numbers = columns + c * UNIT + g * (UNIT / G);
-            const Ints product = Isa::template dot<PER_GROUP, Source::SIGNED, Source::LARGEST>(quads + g * PER_GROUP, numbers, start);
-            const Floats scaled = __builtin_convertvector(product, Floats) * scale[g];
+            const Floats scaled = __builtin_convertvector(product(c, g, start), Floats) * scale[g];
             sum = g == 0 ? scaled : sum + scaled;
         }
         sums[c] += sum * load<float>(scales + 4 * c);
@@ -48,6 +44,23 @@ ZHIBEI_INLINE void add_unit(const Source & source, int64_t unit, int first_row, 
             for (int g = 0; g < G; g++) sums[c] += offset[g] * load<float>(balances + 4 * (c * G + g));
         }
     }
+}
+
+// One unit of `Isa::ROWS` rows by `C` columns.
+template <class Isa, class Source, int C>
+ZHIBEI_INLINE void add_unit(const Source & source, int64_t unit, int first_row, const uint8_t * columns,
+                            typename Isa::Floats * sums) {
+    using Ints = typename Isa::Ints;
+    constexpr int G = Source::NUM_GROUPS;
+    constexpr int PER_GROUP = QUADS / G;
+    typename Isa::Bytes quads[QUADS];
+    typename Isa::Floats scale[G], offset[G];
+    source.decode(unit, first_row, quads, scale, offset);
+    constexpr std::integral_constant<int, C> COUNT;
+    add_scaled<Isa, Source>(COUNT, scale, offset, columns, sums, [&](int c, int g, Ints start) __attribute__((always_inline)) {
+        const uint8_t * numbers = columns + c * UNIT + g * (UNIT / G);
+        return Isa::template dot<PER_GROUP, Source::SIGNED, Source::LARGEST>(quads + g * PER_GROUP, numbers, start);
+    });
 }
 
 // All rows of a source by `C` prepared columns.
@@ -79,21 +92,25 @@ void multiply_float_tile(const uint8_t * tile, int64_t num_values, const float *
     using Floats = typename Isa::Floats;
     constexpr int HALVES = TILE_ROWS / Isa::ROWS;
     constexpr int CHAINS = C * HALVES >= 8 ? 1 : 4;
+    constexpr int STEP = CHAINS < F::VALUES ? F::VALUES : CHAINS;
     Floats sums[CHAINS][HALVES][C] = {};
     const auto add = [&](int64_t i, int chain) __attribute__((always_inline)) {
         const uint8_t * at = tile + i * TILE_ROWS * 2;
-        for (int half = 0; half < HALVES; half++) {
-            const Floats weights = F::template floats<Isa>(at + half * Isa::ROWS * 2);
+#pragma GCC unroll 2
+        for (int v = 0; v < F::VALUES; v++) {
+            for (int half = 0; half < HALVES; half++) {
+                const Floats weights = F::template value<Isa>(at + half * Isa::ROWS * F::VALUES * 2, v);
 #pragma GCC unroll 16
-            for (int c = 0; c < C; c++) sums[chain][half][c] += weights * columns[i * C + c];
+                for (int c = 0; c < C; c++) sums[(chain + v) % CHAINS][half][c] += weights * columns[(i + v) * C + c];
+            }
         }
     };
-    const int64_t whole = num_values / CHAINS * CHAINS;
-    for (int64_t i = 0; i < whole; i += CHAINS) {
+    const int64_t whole = num_values / STEP * STEP;
+    for (int64_t i = 0; i < whole; i += STEP) {
         __builtin_prefetch(tile + i * TILE_ROWS * 2 + FLOAT_PREFETCH_BYTES);
-        for (int chain = 0; chain < CHAINS; chain++) add(i + chain, chain);
+        for (int j = 0; j < STEP; j += F::VALUES) add(i + j, j);
     }
-    for (int64_t i = whole; i < num_values; i++) add(i, 0);
+    for (int64_t i = whole; i < num_values; i += F::VALUES) add(i, 0);
     for (int half = 0; half < HALVES; half++) {
         for (int c = 0; c < C; c++) {
             Floats sum = sums[0][half][c];
@@ -141,6 +158,8 @@ ZHIBEI_INLINE int64_t columns_at_once(size_t column_bytes, int width) {
 
 template <class Isa, class F> struct Quantised {
     static constexpr int WIDTH = Isa::WIDTH;
+    // With tile registers more columns than these are worth decoding for.
+    static constexpr int FEW = Isa::HAS_TILES ? WIDTH / 2 : WIDTH;
     static constexpr int NUM_GROUPS = GROUPS<F>;
     // Signed values are made unsigned by the levels whose products want that.
     static constexpr int ZERO = F::SIGNED ? Isa::SIGNED_ZERO : F::ZERO;
@@ -167,7 +186,7 @@ template <class Isa, class F> struct Quantised {
             const auto work = [&](auto count, const uint8_t * prepared, Sums * sums) {
                 multiply_tile<Isa, Source, count()>(source, num_values / UNIT, prepared, sums);
             };
-            for_columns<WIDTH>(product, tile * TILE_ROWS, TILE_ROWS, 0, product.num_columns, 0, work);
+            for_columns<FEW>(product, tile * TILE_ROWS, TILE_ROWS, 0, product.num_columns, 0, work);
         }
     }
 
@@ -177,8 +196,10 @@ template <class Isa, class F> struct Quantised {
         const int64_t num_units = num_values / UNIT;
         const size_t bytes = column_bytes(num_values);
         auto * units = reinterpret_cast<typename Panel::Unit *>(scratch);
+        typename Isa::TileRegisters registers(F::GROUP);
         const auto work = [&](auto count, const uint8_t * prepared, Sums * sums) {
-            multiply_tile<Isa, Panel, count()>(Panel{units}, num_units, prepared, sums);
+            if constexpr (Isa::HAS_TILES) Isa::multiply_panel(registers, Panel{units}, num_units, count, prepared, sums);
+            else multiply_tile<Isa, Panel, count()>(Panel{units}, num_units, prepared, sums);
         };
         const int64_t step = columns_at_once(bytes, WIDTH);
         for (int64_t first = 0; first < product.num_columns; first += step) {
@@ -192,7 +213,7 @@ template <class Isa, class F> struct Quantised {
     }
 
     static void multiply(const Product & product, int64_t first_tile, int64_t last_tile, uint8_t * scratch) {
-        if (product.num_columns <= WIDTH) multiply_few(product, first_tile, last_tile);
+        if (product.num_columns <= FEW) multiply_few(product, first_tile, last_tile);
         else multiply_many(product, first_tile, last_tile, scratch);
     }
 
@@ -216,10 +237,25 @@ template <class Isa, class F> struct Quantised {
     }
 };
 
-template <class Isa, class F> struct Floating {
+// Columns of floats, for weights that are floats.
+template <class Isa, class F> struct AsFloats {
     static constexpr int WIDTH = Isa::FLOAT_WIDTH;
 
     static size_t column_bytes(int64_t num_values) { return sizeof(float) * static_cast<size_t>(num_values); }
+
+    static void prepare(const Columns & columns, int64_t first, int64_t count, int64_t num_values, uint8_t * to) {
+        gather_columns(columns, first, count, num_values, to);
+    }
+
+    template <int C> ZHIBEI_INLINE void multiply(const uint8_t * tile, int64_t num_values, const uint8_t * prepared, Sums * out) {
+        multiply_float_tile<Isa, F, C>(tile, num_values, reinterpret_cast<const float *>(prepared), out);
+    }
+};
+
+// `Way` is how columns are prepared and multiplied.
+template <class Isa, class F, class Way> struct Floating {
+    static constexpr int WIDTH = Way::WIDTH;
+    static constexpr int BYTES = 2 * F::VALUES;
 
     static size_t scratch_bytes(int64_t) { return 0; }
 
@@ -231,23 +267,23 @@ template <class Isa, class F> struct Floating {
         const size_t tile_bytes = static_cast<size_t>(num_values) * TILE_ROWS * 2;
         std::memset(tiles, 0, static_cast<size_t>(tiles_of(num_rows)) * tile_bytes);
         for (int64_t row = 0; row < num_rows; row++) {
-            uint8_t * to = tiles + static_cast<size_t>(row / TILE_ROWS) * tile_bytes + row % TILE_ROWS * 2;
+            uint8_t * to = tiles + static_cast<size_t>(row / TILE_ROWS) * tile_bytes + row % TILE_ROWS * BYTES;
             const uint8_t * from = rows + row * num_values * 2;
-            for (int64_t i = 0; i < num_values; i++) std::memcpy(to + i * TILE_ROWS * 2, from + i * 2, 2);
+            for (int64_t i = 0; i < num_values / F::VALUES; i++) std::memcpy(to + i * TILE_ROWS * BYTES, from + i * BYTES, BYTES);
         }
     }
 
     static void multiply(const Product & product, int64_t first_tile, int64_t last_tile, uint8_t *) {
+        Way way;
         const int64_t num_values = product.matrix.num_values;
-        const size_t bytes = column_bytes(num_values);
+        const size_t bytes = Way::column_bytes(num_values);
         const int64_t step = columns_at_once(bytes, WIDTH);
         for (int64_t first = 0; first < product.num_columns; first += step) {
             const int64_t last = first + step < product.num_columns ? first + step : product.num_columns;
             for (int64_t tile = first_tile; tile < last_tile; tile++) {
                 const uint8_t * weights = tile_at(product.matrix, tile);
                 const auto work = [&](auto count, const uint8_t * prepared, Sums * sums) {
-                    const auto * floats = reinterpret_cast<const float *>(prepared);
-                    multiply_float_tile<Isa, F, count()>(weights, num_values, floats, sums);
+                    way.template multiply<count()>(weights, num_values, prepared, sums);
                 };
                 for_columns<WIDTH>(product, tile * TILE_ROWS, TILE_ROWS, first, last, bytes, work);
             }
@@ -258,8 +294,9 @@ template <class Isa, class F> struct Floating {
         const uint8_t * tile = tile_at(matrix, row / TILE_ROWS);
         const int lane = static_cast<int>(row % TILE_ROWS);
         const int first_row = lane / Isa::ROWS * Isa::ROWS;
-        for (int64_t i = 0; i < matrix.num_values; i++) {
-            to[i] = F::template floats<Isa>(tile + (i * TILE_ROWS + first_row) * 2)[lane - first_row];
+        for (int64_t i = 0; i < matrix.num_values; i += F::VALUES) {
+            const uint8_t * at = tile + i * TILE_ROWS * 2 + first_row * BYTES;
+            for (int v = 0; v < F::VALUES; v++) to[i + v] = F::template value<Isa>(at, v)[lane - first_row];
         }
     }
 };
@@ -270,19 +307,21 @@ template <class Isa, class F> constexpr Format quantised() {
             quantise_columns<Q::NUM_GROUPS, F::Scales::HAS_OFFSET, Q::ZERO>, Q::multiply, Q::read_row};
 }
 
-template <class Isa, class F> constexpr Format floating() {
-    using G = Floating<Isa, F>;
-    return {F::TYPE, F::NAME, 1, 2, G::WIDTH, G::column_bytes, G::scratch_bytes, G::pack, gather_columns, G::multiply, G::read_row};
+template <class Isa, class F, class Way = AsFloats<Isa, F>> constexpr Format floating() {
+    using G = Floating<Isa, F, Way>;
+    return {F::TYPE, F::NAME, F::VALUES, G::BYTES, G::WIDTH, Way::column_bytes, G::scratch_bytes, G::pack,
+            Way::prepare, G::multiply, G::read_row};
 }
 
-// Every format on one level, and attention.
-template <class Isa> struct Formats {
+// Every format on one level, and attention. `Bf16` is a way of `Floating`.
+template <class Isa, class Bf16 = AsFloats<Isa, BF16>> struct Formats {
     static constexpr Format ALL[] = {
         quantised<Isa, Q4_0>(), quantised<Isa, Q4_1>(),   quantised<Isa, Q5_0>(),   quantised<Isa, Q5_1>(), quantised<Isa, Q8_0>(),
         quantised<Isa, Q2_K>(), quantised<Isa, Q3_K>(),   quantised<Isa, Q4_K>(),   quantised<Isa, Q5_K>(), quantised<Isa, Q6_K>(),
-        quantised<Isa, IQ4_NL>(), quantised<Isa, IQ4_XS>(), floating<Isa, F16>(), floating<Isa, BF16>(),
+        quantised<Isa, IQ4_NL>(), quantised<Isa, IQ4_XS>(), floating<Isa, F16>(), floating<Isa, BF16, Bf16>(),
     };
-    static constexpr Level LEVEL = {Isa::NAME, ALL, sizeof(ALL) / sizeof(ALL[0]), &Attending<Isa>::LOOPS};
+    static constexpr int COUNT = sizeof(ALL) / sizeof(ALL[0]);
+    static constexpr Level LEVEL = {Isa::NAME, ALL, COUNT, &Attending<Isa>::LOOPS, nullptr};
 };
 
 }  // namespace zhibei::ZHIBEI_LEVEL

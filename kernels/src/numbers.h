@@ -44,6 +44,12 @@ template <int Rows> struct Vectors {
     typedef uint16_t Words __attribute__((vector_size(Rows * 4)));
     typedef int32_t Ints __attribute__((vector_size(Rows * 4)));
     typedef float Floats __attribute__((vector_size(Rows * 4)));
+
+    // Levels with tile registers have their own in place of these.
+    static constexpr bool HAS_TILES = false;
+    struct TileRegisters {
+        explicit TileRegisters(int) {}
+    };
 };
 
 }  // namespace zhibei::ZHIBEI_LEVEL

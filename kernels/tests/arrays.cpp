@@ -18,7 +18,7 @@ using namespace zhibei;
 
 namespace {
 
-const char * const LEVELS[] = {"reference", "avx2", "avx-vnni", "avx512-vnni"};
+const char * const LEVELS[] = {"reference", "avx2", "avx-vnni", "avx512", "avx512-vnni", "avx512-bf16", "amx"};
 
 struct Random {
     uint64_t state;
@@ -53,23 +53,35 @@ std::vector<uint8_t> random_rows(const Format & format, int64_t num_rows, int64_
     return rows;
 }
 
+// A product; with experts its columns are in two groups, each picked out of all of them, by the same matrix.
 struct Case {
     const Format & format;
     int64_t num_rows, num_values, num_columns;
     const std::vector<float> & in;
+    bool experts = false;
+
+    std::vector<int64_t> starts() const {
+        return experts ? std::vector<int64_t>{0, num_columns / 3, num_columns} : std::vector<int64_t>{0, num_columns};
+    }
 
     std::vector<float> multiply(const uint8_t * tiles, const uint8_t * prepared, const Columns & shape) const {
         std::vector<float> out(static_cast<size_t>(num_rows * num_columns));
         Columns columns = shape;
         columns.out = reinterpret_cast<char *>(out.data());
         const Bytes scratch(format.scratch_bytes(num_values));
-        format.multiply({{tiles, num_rows, num_values}, &columns, 0, num_columns, prepared}, 0, tiles_of(num_rows), scratch.get());
+        const std::vector<int64_t> groups = starts();
+        for (size_t i = 0; i + 1 < groups.size(); i++) {
+            const uint8_t * at = prepared + static_cast<size_t>(groups[i]) * format.column_bytes(num_values);
+            const Product product = {{tiles, num_rows, num_values}, &columns, groups[i], groups[i + 1] - groups[i], at};
+            format.multiply(product, 0, tiles_of(num_rows), scratch.get());
+        }
         return out;
     }
 
-    Columns columns() const {
+    Columns columns(const std::vector<int32_t> & order) const {
         Columns columns = {};
         columns.in = reinterpret_cast<const char *>(in.data());
+        columns.order = order.empty() ? nullptr : order.data();
         columns.counts[0] = columns.in_count = num_columns;
         columns.counts[1] = 1;
         columns.in_strides[0] = static_cast<size_t>(num_values) * sizeof(float);
@@ -77,20 +89,32 @@ struct Case {
         return columns;
     }
 
-    void prepare(uint8_t * to) const {
-        const Columns shape = columns();
-        for (int64_t first = 0; first < num_columns; first += format.width) {
-            const int64_t count = std::min<int64_t>(format.width, num_columns - first);
-            format.prepare(shape, first, count, num_values, to + static_cast<size_t>(first) * format.column_bytes(num_values));
+    // Odd columns to the first expert, as far as it has room.
+    std::vector<int32_t> order() const {
+        std::vector<int32_t> order;
+        for (int32_t first : {1, 0}) {
+            for (int32_t i = first; experts && i < num_columns; i += 2) order.push_back(i);
+        }
+        return order;
+    }
+
+    void prepare(const Columns & shape, uint8_t * to) const {
+        const std::vector<int64_t> groups = starts();
+        for (size_t i = 0; i + 1 < groups.size(); i++) {
+            for (int64_t first = groups[i]; first < groups[i + 1]; first += format.width) {
+                const int64_t count = std::min<int64_t>(format.width, groups[i + 1] - first);
+                format.prepare(shape, first, count, num_values, to + static_cast<size_t>(first) * format.column_bytes(num_values));
+            }
         }
     }
 
     std::vector<float> run(const std::vector<uint8_t> & rows) const {
         const Bytes tiles(matrix_bytes(format, num_rows, num_values));
         const Bytes prepared(format.column_bytes(num_values) * static_cast<size_t>(num_columns));
+        const std::vector<int32_t> picked = order();
         format.pack(rows.data(), tiles.get(), num_rows, num_values);
-        prepare(prepared.get());
-        return multiply(tiles.get(), prepared.get(), columns());
+        prepare(columns(picked), prepared.get());
+        return multiply(tiles.get(), prepared.get(), columns(picked));
     }
 };
 
@@ -189,25 +213,90 @@ int check_attention() {
     return failures;
 }
 
+// The nearest float whose lower half is zero, the even one between two: searched among the two beside it.
+float nearest_bf16(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    float below, above;
+    const uint32_t low = bits & 0xffff0000, high = low + 0x10000;
+    std::memcpy(&below, &low, sizeof(below));
+    std::memcpy(&above, &high, sizeof(above));
+    const float under = std::fabs(value - below), over = std::fabs(above - value);
+    if (under == over) return (low >> 16) % 2 == 0 ? below : above;
+    return under < over ? below : above;
+}
+
+// What a level multiplies by: it may round the columns for some format.
+std::vector<float> seen_by(const std::string & level, const Format & format, const std::vector<float> & in) {
+    std::vector<float> seen = in;
+    const bool rounds = (level == "avx512-bf16" || level == "amx") && std::string(format.name) == "BF16";
+    if (rounds) std::transform(in.begin(), in.end(), seen.begin(), nearest_bf16);
+    return seen;
+}
+
+struct Shape {
+    int64_t num_rows, num_values, num_columns;
+    bool experts;
+};
+
+// One format on every level.
+int check_format(const Format & plain, const Shape & shape, Random & random) {
+    int failures = 0;
+    std::vector<float> in(static_cast<size_t>(shape.num_values * shape.num_columns));
+    for (float & value : in) value = random.value();
+    // Between two of BF16's.
+    in[0] = 1.00390625f;
+    const std::vector<uint8_t> rows = random_rows(plain, shape.num_rows, shape.num_values, random);
+    // Where columns are rounded to 8 bits, levels may differ by one step of a number that is between two.
+    const double most = plain.block_values > 2 ? 3e-3 : 2e-5;
+    for (const char * name : LEVELS) {
+        const Level * level = choose_level(name);
+        if (level == nullptr) continue;
+        const std::vector<float> seen = seen_by(name, plain, in);
+        const auto run = [&](const Format & format, const std::vector<float> & columns) {
+            return Case{format, shape.num_rows, shape.num_values, shape.num_columns, columns, shape.experts}.run(rows);
+        };
+        const double found = difference(run(*level->find(plain.ggml_type), in), run(plain, seen));
+        if (found < most) continue;
+        failures++;
+        std::printf("%s %s rows %ld values %ld columns %ld experts %d: %g\n", name, plain.name, shape.num_rows, shape.num_values,
+                    shape.num_columns, shape.experts, found);
+    }
+    return failures;
+}
+
+// What is no number, or none that is finite, must not become one.
+int check_strange(const char * name, const Format & format, float value) {
+    std::vector<float> in(512, 1.0f);
+    in[300] = value;
+    Random random{3};
+    const std::vector<float> out = Case{format, 1, 256, 2, in}.run(random_rows(format, 1, 256, random));
+    if (std::isfinite(out[0]) && !std::isfinite(out[1])) return 0;
+    std::printf("%s %s of %g: %g and %g\n", name, format.name, static_cast<double>(value), static_cast<double>(out[0]),
+                static_cast<double>(out[1]));
+    return 1;
+}
+
 int check() {
     Random random{1};
     int failures = check_attention();
-    const int64_t shapes[][3] = {{1, 256, 1}, {16, 256, 2}, {17, 512, 3}, {31, 768, 13}, {33, 512, 30}, {48, 256, 4}, {5, 1024, 64}};
+    std::vector<Shape> shapes = {
+        {1, 256, 1, false},  {16, 256, 2, false},  {17, 512, 3, false}, {31, 768, 13, false}, {33, 512, 30, false},
+        {48, 256, 4, false}, {5, 1024, 64, false}, {19, 256, 50, true}, {33, 512, 13, true},  {21, 96, 19, false},
+        {18, 250, 30, false}, {18, 34, 5, false},  {7, 2, 33, false},
+    };
+    for (int64_t columns = 5; columns <= 40; columns++) shapes.push_back({20, 256 * (columns % 3 + 1), columns, columns % 5 == 0});
     const Level & reference = level_reference();
     for (int f = 0; f < reference.num_formats; f++) {
-        for (const auto & shape : shapes) {
-            std::vector<float> in(static_cast<size_t>(shape[1] * shape[2]));
-            for (float & value : in) value = random.value();
-            const std::vector<uint8_t> rows = random_rows(reference.formats[f], shape[0], shape[1], random);
-            const std::vector<float> expected = Case{reference.formats[f], shape[0], shape[1], shape[2], in}.run(rows);
-            for (const char * name : LEVELS) {
-                const Level * level = choose_level(name);
-                if (level == nullptr) continue;
-                const double found = difference(Case{level->formats[f], shape[0], shape[1], shape[2], in}.run(rows), expected);
-                if (found < 2e-4) continue;
-                failures++;
-                const char * format = reference.formats[f].name;
-                std::printf("%s %s rows %ld values %ld columns %ld: %g\n", name, format, shape[0], shape[1], shape[2], found);
+        for (const Shape & shape : shapes) {
+            if (shape.num_values % reference.formats[f].block_values == 0) failures += check_format(reference.formats[f], shape, random);
+        }
+        for (const char * name : LEVELS) {
+            const Level * level = choose_level(name);
+            if (level == nullptr) continue;
+            // The second has all its bits set: to round it as a number would make it one.
+            for (const float value : {NAN, std::nanf("0x3fffff"), INFINITY, -INFINITY}) {
+                failures += check_strange(name, *level->find(reference.formats[f].ggml_type), value);
             }
         }
     }
@@ -240,8 +329,8 @@ int measure(const char * name) {
     std::vector<float> in(static_cast<size_t>(num_values * many));
     for (float & value : in) value = random.value();
     std::printf("%s\n", level->name);
-    for (int f = 0; f < level->num_formats; f++) {
-        const Format & format = level->formats[f];
+    for (int f = 0; f < level_reference().num_formats; f++) {
+        const Format & format = *level->find(level_reference().formats[f].ggml_type);
         // A zero is a weight of every format.
         const std::vector<uint8_t> rows(row_bytes(format, num_values) * num_rows);
         const Bytes tiles(matrix_bytes(format, num_rows, num_values));
@@ -249,8 +338,9 @@ int measure(const char * name) {
         const auto time_columns = [&](int64_t num_columns) {
             const Case product{format, num_rows, num_values, num_columns, in};
             const Bytes prepared(format.column_bytes(num_values) * static_cast<size_t>(num_columns));
-            product.prepare(prepared.get());
-            return seconds([&] { product.multiply(tiles.get(), prepared.get(), product.columns()); });
+            const Columns columns = product.columns({});
+            product.prepare(columns, prepared.get());
+            return seconds([&] { product.multiply(tiles.get(), prepared.get(), columns); });
         };
         const double bytes = static_cast<double>(rows.size()), operations = 2.0 * num_rows * num_values;
         const double one = time_columns(1), four = time_columns(4), all = time_columns(many);

@@ -118,7 +118,8 @@ class Ggml:
         return stored
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One operation: `mul_mat`, `mul_mat_id` or `get_rows`, with the weights in the buffer type of that name.
+        """One operation: `mul_mat`, `mul_mat_id` or `get_rows`, with the weights in the buffer type of that name, or none at all
+        to ask whether it is supported.
 
         `repeat` times it as often; the answer holds the least processor time.
         """
@@ -130,7 +131,8 @@ class Ggml:
         buft = self._buffer_type(request["buffer"])
         weights_buffer = lib.ggml_backend_alloc_ctx_tensors_from_buft(weights_context, buft)
         stored = request["weights"]
-        lib.ggml_backend_tensor_set(weights, stored.ctypes.data, 0, stored.nbytes)
+        if stored is not None:
+            lib.ggml_backend_tensor_set(weights, stored.ctypes.data, 0, stored.nbytes)
         inputs = [self._tensor(context, array) for array in request["inputs"]]
         result = getattr(lib, f"ggml_{request['op']}")(context, weights, *inputs)
         graph = lib.ggml_new_graph(context)

@@ -35,7 +35,7 @@ def weights(ggml: Child, type_name: str, shape: tuple[int, int, int], seed: int 
 
 
 def request(
-    op: str, type_name: str, shape: tuple[int, int, int], stored: Bytes, inputs: list[Any], threads: int = 2
+    op: str, type_name: str, shape: tuple[int, int, int], stored: Bytes | None, inputs: list[Any], threads: int = 2
 ) -> dict[str, Any]:
     """What `Ggml.run` takes, less the buffer."""
     return {"op": op, "type": type_name, "shape": shape, "weights": stored, "inputs": inputs, "threads": threads}

@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from measures import Weights, errors, no_worse, request, weights
 
-_FLOATS = {"F16", "BF16"}
 # Rows that fill no tile, rows that do; columns for one thread, for registers, for the cache, and beyond one prepared tile.
 SHAPES = [
     (1, 256, 64),
@@ -46,12 +45,22 @@ def test_rows_that_no_larger_block_divides(ggml: Child, type_name: str, values: 
     assert no_worse(theirs, ours), (theirs, ours)
 
 
-@pytest.mark.parametrize("values", [1, 7, 33, 250])
-@pytest.mark.parametrize("type_name", sorted(_FLOATS))
+@pytest.mark.parametrize(
+    ("type_name", "values"),
+    [*(("F16", values) for values in (1, 7, 33, 250)), *(("BF16", values) for values in (2, 14, 66, 250))],
+)
 def test_float_rows_of_any_length(ggml: Child, type_name: str, values: int) -> None:
     for num_columns in (1, 5, 30):
         theirs, ours = _product(ggml, weights(ggml, type_name, (1, 18, values)), num_columns)
         assert no_worse(theirs, ours), (num_columns, theirs, ours)
+
+
+def test_half_a_pair_of_bf16_is_left_to_ggml(ggml: Child) -> None:
+    for values, supported in ((33, False), (34, True)):
+        inputs = [np.zeros((3, values), np.float32)]
+        stored = np.zeros(18 * 2 * values, np.uint8) if supported else None
+        order = request("mul_mat", "BF16", (1, 18, values), stored, inputs)
+        assert ggml.call("run", {**order, "buffer": "CPU_ZHIBEI"})["supported"] is supported
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -35,8 +35,9 @@ CORE_GIGA_OPS: dict[str, tuple[float, float]] = {
 # engine's own (its table is in ``rates``), and kernels/bench/attention.py for quantised caches.
 _ATTENTION_GIGA_OPS: dict[str, tuple[float, float]] = {"F16": (12.5, 35), "BF16": (12.5, 35), "Q8_0": (12.5, 30)}
 # With many columns over AVX2's. With AVX-512 a first library, for Q4_0 alone, read prompts at four times ggml's speed (Zen 5),
-# which is twice AVX2's here: half of that gain is counted on. Of AVX-VNNI nothing was measured, so nothing is.
-_MANY_GAIN = {"avx512-vnni": 1.5}
+# which is twice AVX2's here: half of that gain is counted on, and no more for the levels above that have it too. Of AVX-VNNI
+# and AVX-512 without VNNI nothing was measured, so nothing is.
+_MANY_GAIN = {"avx512-vnni": 1.5, "avx512-bf16": 1.5, "amx": 1.5}
 _FLOATS = ("F16", "BF16")
 # Bytes for each value of a column while it is multiplied: 8 bits with scale and sums, or as it is.
 _COLUMN_BYTES, _FLOAT_COLUMN_BYTES = 1.375, 4.0

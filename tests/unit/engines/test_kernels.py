@@ -22,6 +22,7 @@ from zhibei.plans import EngineSpec, Kernels
 ENGINE = "2026.1.1"
 AVX2 = frozenset("sse4_2 avx avx2 fma f16c".split())
 AVX512 = AVX2 | set("avx512f avx512bw avx512vl avx512dq avx512_vnni".split())
+AMX = AVX512 | set("avx_vnni avx512_bf16 amx_tile amx_int8 amx_bf16".split())
 STATUSES = ("ok", "no-library", "other-version", "no-level", "wrong-results", "twice")
 FAKE = Path(__file__).parents[2] / "support" / "fake_worker.py"
 SPEC = EngineSpec("llama.cpp", "/m.gguf", "m:latest", "generate", 512, 1, 64, 64, 1, None, "f16", "f16", "auto", 0, 0)
@@ -84,7 +85,11 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (AVX512, "avx512-vnni"),
         (AVX512 | {"avx_vnni"}, "avx512-vnni"),
-        (AVX512 - {"avx512_vnni"}, "avx2"),
+        (AVX512 | {"avx512_bf16"}, "avx512-bf16"),
+        (AMX, "amx"),
+        (AMX - {"amx_int8"}, "avx512-bf16"),
+        (AVX512 - {"avx512_vnni"}, "avx512"),
+        (AVX512 - {"avx512_vnni", "avx512dq"}, "avx2"),
         (AVX2 | {"avx_vnni"}, "avx-vnni"),
         (AVX2, "avx2"),
         (AVX2 - {"f16c"}, None),

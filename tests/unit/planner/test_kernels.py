@@ -96,7 +96,16 @@ def test_every_type_is_faster_with_them_than_without() -> None:
 
 
 @pytest.mark.parametrize(
-    ("level", "family", "gain"), [("avx-vnni", "Q4_0", 1.0), ("avx512-vnni", "Q4_0", 1.5), ("avx512-vnni", "F16", 1.0)]
+    ("level", "family", "gain"),
+    [
+        ("avx-vnni", "Q4_0", 1.0),
+        ("avx512", "Q4_0", 1.0),
+        ("avx512-vnni", "Q4_0", 1.5),
+        ("avx512-vnni", "F16", 1.0),
+        ("avx512-bf16", "Q4_0", 1.5),
+        ("avx512-bf16", "BF16", 1.0),
+        ("amx", "Q4_0", 1.5),
+    ],
 )
 def test_other_levels_are_at_least_as_fast(level: str, family: str, gain: float) -> None:
     one, many = giga_ops(replace(KERNELS, level=level), family) or (0, 0)

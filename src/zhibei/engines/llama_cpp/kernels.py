@@ -21,9 +21,13 @@ _PACKAGE = "zhibei_kernels"
 # Of weights, as the table of formats in kernels/README.md has them.
 TYPES = tuple("Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS F16 BF16".split())
 _AVX2 = frozenset("avx2 fma f16c".split())
+_AVX512 = _AVX2 | frozenset("avx512f avx512bw avx512vl avx512dq".split())
 # Best first, as kernels/src/levels.cpp chooses.
 _LEVELS = (
-    ("avx512-vnni", _AVX2 | frozenset("avx512f avx512bw avx512vl avx512dq avx512_vnni".split())),
+    ("amx", _AVX512 | frozenset("avx512_vnni avx512_bf16 amx_tile amx_int8 amx_bf16".split())),
+    ("avx512-bf16", _AVX512 | {"avx512_vnni", "avx512_bf16"}),
+    ("avx512-vnni", _AVX512 | {"avx512_vnni"}),
+    ("avx512", _AVX512),
     ("avx-vnni", _AVX2 | {"avx_vnni"}),
     ("avx2", _AVX2),
 )
