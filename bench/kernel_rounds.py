@@ -19,6 +19,8 @@ _SHORT_PROMPT = 16
 _BUFFER_BYTES = 256 << 20
 # What a process takes beside weights and cache.
 _PROCESS_BYTES = 600 << 20
+# What is touched before a load beside twice its file: the system gives out other pages than those it got back last.
+_SPARE_BYTES = 2 << 30
 _SPREAD_OF_SEEDS = 1000
 _PAGE_BYTES = 4096
 
@@ -175,7 +177,7 @@ def measure_loads(sides: Sequence[Side], model: Model, setting: Setting, effort:
         for side in sides if number % 2 else reversed(sides):
             if side.name in found.problems:
                 continue
-            _touch(model.path.stat().st_size + _PROCESS_BYTES)
+            _touch(min(2 * model.path.stat().st_size + _SPARE_BYTES, psutil.virtual_memory().available // 2))
             try:
                 seconds = side.start(setting)
                 if number:
