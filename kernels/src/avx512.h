@@ -16,7 +16,6 @@ namespace zhibei::ZHIBEI_LEVEL {
 
 struct Avx512 : Vectors<16> {
     static constexpr int ROWS = 16;
-    static constexpr int WIDTH = width(12);
     static constexpr int FLOAT_WIDTH = width(12);
 
     static ZHIBEI_INLINE Floats halves(const uint8_t * at) { return (Floats)_mm512_cvtph_ps(load<__m256i>(at)); }
@@ -45,6 +44,7 @@ struct Avx512 : Vectors<16> {
     static ZHIBEI_INLINE __m512i numbers_at(const uint8_t * at) { return _mm512_set1_epi32(load<int32_t>(at)); }
 
 #ifdef ZHIBEI_VNNI
+    static constexpr int WIDTH = width(12);
     static constexpr int SIGNED_ZERO = 128;
 
     template <int Quads, bool Signed, int Largest>
@@ -54,6 +54,8 @@ struct Avx512 : Vectors<16> {
         return (Ints)sum;
     }
 #else
+    // Pairs need registers of their own; and every number of columns is code to compile.
+    static constexpr int WIDTH = width(8);
     static constexpr int SIGNED_ZERO = 0;
 
     // A signed weight gives its sign to the number, for the instruction wants it unsigned.
