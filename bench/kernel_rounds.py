@@ -22,7 +22,6 @@ _PROCESS_BYTES = 600 << 20
 # What is touched before a load beside twice its file: the system gives out other pages than those it got back last.
 _SPARE_BYTES = 2 << 30
 _SPREAD_OF_SEEDS = 1000
-_PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +193,7 @@ def _touch(num_bytes: int) -> None:
     with mmap.mmap(-1, num_bytes) as memory:
         if hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
-        memory[::_PAGE_BYTES] = bytes(len(range(0, num_bytes, _PAGE_BYTES)))
+        memory[:: mmap.PAGESIZE] = bytes(len(range(0, num_bytes, mmap.PAGESIZE)))
 
 
 def memory_bytes_per_s(threads: int) -> float:

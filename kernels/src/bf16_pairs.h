@@ -51,7 +51,7 @@ template <class Isa, int C> void multiply_pairs(const uint8_t * tile, int64_t nu
         const uint8_t * numbers = columns + unit * C * ROUNDED_BYTES;
 #pragma GCC unroll 4
         for (int pair = 0; pair < UNIT_PAIRS; pair++) {
-            __builtin_prefetch(weights + pair * VECTOR + FLOAT_PREFETCH_BYTES);
+            __builtin_prefetch(weights + pair * VECTOR + AHEAD_BYTES);
             add(weights, numbers, pair);
         }
     }

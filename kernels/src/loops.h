@@ -12,9 +12,6 @@ namespace zhibei::ZHIBEI_LEVEL {
 // The columns' prepared bytes that a pass over the rows keeps near the processor.
 constexpr size_t NEAR_BYTES = 256 * 1024;
 
-// How far ahead weights are asked for.
-constexpr int FLOAT_PREFETCH_BYTES = 2048;
-
 using Sums = float[TILE_ROWS];
 
 // A unit's products, which `product(column, group, start)` gives as whole numbers, times their scales, added to the sums.
@@ -107,7 +104,7 @@ void multiply_float_tile(const uint8_t * tile, int64_t num_values, const float *
     };
     const int64_t whole = num_values / STEP * STEP;
     for (int64_t i = 0; i < whole; i += STEP) {
-        __builtin_prefetch(tile + i * TILE_ROWS * 2 + FLOAT_PREFETCH_BYTES);
+        __builtin_prefetch(tile + i * TILE_ROWS * 2 + AHEAD_BYTES);
         for (int j = 0; j < STEP; j += F::VALUES) add(i + j, j);
     }
     for (int64_t i = whole; i < num_values; i += F::VALUES) add(i, 0);

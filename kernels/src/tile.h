@@ -96,11 +96,8 @@ template <class Isa, class F> struct Packed {
     const uint8_t * values;
     const uint8_t * scales;
     int64_t num_units;
-    int64_t tile_bytes;
 
-    static Packed of(const uint8_t * tile, int64_t num_values) {
-        return {tile, scales_of<F>(tile, num_values), num_values / UNIT, num_values / F::VALUES * F::BYTES * TILE_ROWS};
-    }
+    static Packed of(const uint8_t * tile, int64_t num_values) { return {tile, scales_of<F>(tile, num_values), num_values / UNIT}; }
 
     ZHIBEI_INLINE void decode(int64_t unit, int first_row, typename Isa::Bytes * quads, typename Isa::Floats * scale,
                               typename Isa::Floats * offset) const {
@@ -119,9 +116,9 @@ template <class Isa, class F> struct Packed {
     // Values a little ahead, on into the next tile; its scales a whole tile ahead, since they lie behind all its values.
     ZHIBEI_INLINE void prefetch(int64_t unit) const {
         const int64_t ahead = unit + AHEAD;
-        const uint8_t * at = values + ahead * UNIT_BYTES<F> + (ahead < num_units ? 0 : tile_bytes - num_units * UNIT_BYTES<F>);
+        const uint8_t * at = values + ahead * UNIT_BYTES<F> + (ahead < num_units ? 0 : num_units * SCALE_BYTES<F>);
         for (int i = 0; i < UNIT_BYTES<F>; i += VECTOR) __builtin_prefetch(at + i);
-        __builtin_prefetch(scales + tile_bytes + unit * SCALE_BYTES<F>);
+        __builtin_prefetch(scales + num_units * (UNIT_BYTES<F> + SCALE_BYTES<F>) + unit * SCALE_BYTES<F>);
     }
 };
 

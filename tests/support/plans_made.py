@@ -5,11 +5,31 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from pathlib import Path
 
-from zhibei.models import ModelInfo, StoredFile, StoredModel
+from zhibei.models import Layer, ModelInfo, StoredFile, StoredModel
 from zhibei.planner import shapes
 from zhibei.plans import EngineSpec, Hardware, MemoryLine, Plan, Speed, Verdict
 
 GIB = 1 << 30
+_MIB = 1 << 20
+# Its weights are nearly all of what a token reads.
+ONE_LAYER = StoredModel(
+    "a:latest",
+    (StoredFile("model", Path("/models/a.gguf"), 3202 * _MIB, "sha256:" + "0" * 64),),
+    ModelInfo(
+        "gguf",
+        "llama",
+        context_length=4096,
+        embedding_length=1024,
+        vocabulary_size=1000,
+        quantisation="Q4_K_M",
+        tensor_types=(("Q4_K", 10, 3200 * _MIB),),
+        layers=(Layer("attention", 8, 8, 8, 64, 64, feed_forward_length=64, dense_bytes=400 * _MIB),),
+        output_bytes=_MIB,
+        embedding_bytes=_MIB,
+    ),
+    "test",
+    datetime.now(timezone.utc),
+)
 HERE = Hardware("A processor", 8, 16, 32 * GIB, 28 * GIB, bandwidth_bytes_per_s=80 * 10**9)
 
 

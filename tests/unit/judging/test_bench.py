@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
+from support.plans_made import ONE_LAYER as MODEL
 from zhibei.events import Timings
 from zhibei.judging import bench
 from zhibei.judging.bench import this_machine
-from zhibei.models import Layer, ModelInfo, StoredFile, StoredModel
 from zhibei.options import LoadOptions
 from zhibei.planner.plan import plan
 from zhibei.plans import EngineInfo, Gpu, Hardware, Kernels
 from zhibei.runtime.measurements import Circumstances
 from zhibei.runtime.recorder import Answer, Recorder
 
-MIB = 1 << 20
 CARD = Gpu("NVIDIA GeForce RTX 3060", "NVIDIA", 12 << 30, 12 << 30)
 HARDWARE = Hardware(
     "test", 4, 8, 64 << 30, 48 << 30, gpus=(CARD,), backends=("cuda",), bandwidth_bytes_per_s=50 * 10**9, cpu_features=("avx2",)
@@ -26,25 +24,6 @@ HARDWARE = Hardware(
 # A build for the processor alone, beside a card that it cannot use.
 ENGINE = EngineInfo(
     "llama.cpp", True, "1", ("gguf",), ("generate",), ("cpu",), kernels=Kernels("0.1.0", "avx2", ("Q4_K",), attention=True)
-)
-INFO = ModelInfo(
-    "gguf",
-    "llama",
-    context_length=4096,
-    embedding_length=1024,
-    vocabulary_size=1000,
-    quantisation="Q4_K_M",
-    tensor_types=(("Q4_K", 10, 3200 * MIB),),
-    layers=(Layer("attention", 8, 8, 8, 64, 64, feed_forward_length=64, dense_bytes=400 * MIB),),
-    output_bytes=MIB,
-    embedding_bytes=MIB,
-)
-MODEL = StoredModel(
-    "a:latest",
-    (StoredFile("model", Path("/a.gguf"), 3202 * MIB, "sha256:" + "0" * 64),),
-    INFO,
-    "test",
-    datetime.now(timezone.utc),
 )
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
+from support.plans_made import ONE_LAYER as MODEL
 from zhibei.chat import ChatRequest, CompletionRequest, ImagePart, Message, TextPart
 from zhibei.engines.echo import EchoBackend, EchoEngine, EchoScript, Wait
 from zhibei.events import Finished, Timings, Usage
-from zhibei.models import Layer, ModelInfo, StoredFile, StoredModel
 from zhibei.options import LoadOptions
 from zhibei.planner.plan import plan, way_of
 from zhibei.plans import EngineInfo, EngineSpec, Gpu, Hardware, Kernels, Plan
@@ -25,25 +24,6 @@ from zhibei.settings import Settings
 MIB = 1 << 20
 HARDWARE = Hardware("test", 4, 8, 64 << 30, 48 << 30, bandwidth_bytes_per_s=50 * 10**9)
 ENGINE = EngineInfo("echo", True, "1", ("gguf",), ("generate",))
-INFO = ModelInfo(
-    "gguf",
-    "llama",
-    context_length=4096,
-    embedding_length=1024,
-    vocabulary_size=1000,
-    quantisation="Q4_K_M",
-    tensor_types=(("Q4_K", 10, 3200 * MIB),),
-    layers=(Layer("attention", 8, 8, 8, 64, 64, feed_forward_length=64, dense_bytes=400 * MIB),),
-    output_bytes=MIB,
-    embedding_bytes=MIB,
-)
-MODEL = StoredModel(
-    "a:latest",
-    (StoredFile("model", Path("/models/a.gguf"), 3202 * MIB, "sha256:" + "0" * 64),),
-    INFO,
-    "test",
-    datetime.now(timezone.utc),
-)
 TIMINGS = Timings(num_prompt_tokens=500, prompt_s=10.0, num_generated_tokens=100, generation_s=50.0)
 
 
