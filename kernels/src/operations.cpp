@@ -9,8 +9,8 @@ namespace {
 constexpr size_t LINE = 64;
 // Tiles of rows that a thread takes at a time when there is enough work to share out.
 constexpr int64_t TILES_AT_ONCE = 4;
-// For few columns: tiles for each thread below which sharing out costs more than it brings, and pieces for each thread.
-constexpr int64_t TILES_TO_SHARE = 16;
+// For few columns: bytes of a matrix below which sharing out costs more than it brings, and pieces of its half for each thread.
+constexpr size_t BYTES_TO_SHARE = size_t{1} << 20;
 constexpr int64_t PIECES = 4;
 
 size_t aligned(size_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
@@ -19,6 +19,7 @@ size_t aligned(size_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
 struct Work {
     int64_t num_columns;
     int64_t num_groups;  // experts; 1 where there are none
+    bool one_token;
     size_t prepared_bytes;
     size_t scratch_bytes;  // of one thread
 
@@ -27,15 +28,15 @@ struct Work {
         const bool by_expert = op.op == abi::OP_MUL_MAT_ID;
         num_columns = op.ne[1] * op.ne[2] * op.ne[3];
         num_groups = by_expert ? weights.ne[2] : 1;
-        prepared_bytes = aligned(static_cast<size_t>(num_columns) * format.column_bytes(weights.ne[0]));
+        one_token = by_expert ? op.ne[2] == 1 : num_columns == 1;
+        prepared_bytes = aligned(static_cast<size_t>(one_token ? 1 : num_columns) * format.column_bytes(weights.ne[0]));
         scratch_bytes = aligned(format.scratch_bytes(weights.ne[0]));
     }
 
-    // One column is cheap enough for every thread to prepare its own: no thread waits for another.
-    bool alone() const { return num_columns == 1; }
-    size_t prepared_at(int thread) const { return alone() ? prepared_bytes * static_cast<size_t>(thread) : 0; }
+    // One token is cheap enough for every thread to prepare its own: no thread waits for another.
+    size_t prepared_at(int thread) const { return one_token ? prepared_bytes * static_cast<size_t>(thread) : 0; }
     size_t scratch_at(int thread, int num_threads) const {
-        return prepared_bytes * static_cast<size_t>(alone() ? num_threads : 1) + scratch_bytes * static_cast<size_t>(thread);
+        return prepared_bytes * static_cast<size_t>(one_token ? num_threads : 1) + scratch_bytes * static_cast<size_t>(thread);
     }
     size_t starts_at(int num_threads) const { return scratch_at(num_threads, num_threads); }
     size_t order_at(int num_threads) const {
@@ -66,20 +67,22 @@ Columns columns_of(const abi::Tensor & op) {
     return columns;
 }
 
+// The expert that a token asks for: one of several, its slots.
+int32_t expert_of(const abi::Tensor & ids, int64_t slot, int64_t token) {
+    const size_t at = static_cast<size_t>(slot) * ids.nb[0] + static_cast<size_t>(token) * ids.nb[1];
+    return *reinterpret_cast<const int32_t *>(static_cast<const char *>(ids.data) + at);
+}
+
 // Columns sorted by the expert that each of them asks for: `starts[e]..starts[e + 1]` of `order` are expert `e`'s.
 void sort_by_expert(const abi::Tensor & ids, int64_t num_experts, int32_t * starts, int32_t * order) {
-    const auto expert_of = [&](int64_t slot, int64_t token) {
-        const size_t at = static_cast<size_t>(slot) * ids.nb[0] + static_cast<size_t>(token) * ids.nb[1];
-        return *reinterpret_cast<const int32_t *>(static_cast<const char *>(ids.data) + at);
-    };
     std::fill(starts, starts + num_experts + 1, 0);
     for (int64_t token = 0; token < ids.ne[1]; token++) {
-        for (int64_t slot = 0; slot < ids.ne[0]; slot++) starts[expert_of(slot, token) + 1]++;
+        for (int64_t slot = 0; slot < ids.ne[0]; slot++) starts[expert_of(ids, slot, token) + 1]++;
     }
     for (int64_t expert = 0; expert < num_experts; expert++) starts[expert + 1] += starts[expert];
     for (int64_t token = 0; token < ids.ne[1]; token++) {
         for (int64_t slot = 0; slot < ids.ne[0]; slot++) {
-            order[starts[expert_of(slot, token)]++] = static_cast<int32_t>(token * ids.ne[0] + slot);
+            order[starts[expert_of(ids, slot, token)]++] = static_cast<int32_t>(token * ids.ne[0] + slot);
         }
     }
     // Filling moved every start to the next one's place.
@@ -98,7 +101,9 @@ class Multiplication {
     }
 
     void run() {
-        if (op_.op == abi::OP_MUL_MAT_ID) sort();
+        const bool by_expert = op_.op == abi::OP_MUL_MAT_ID;
+        if (by_expert && work_.one_token) return multiply_slots();
+        if (by_expert) sort();
         prepare();
         if (work_.num_columns > format_.width) multiply_by_chunks();
         else if (shares_rest()) multiply_and_share();
@@ -116,9 +121,9 @@ class Multiplication {
     }
 
     void prepare() {
-        if (work_.alone()) format_.prepare(columns_, 0, 1, weights_.ne[0], prepared());
+        if (work_.one_token) format_.prepare(columns_, 0, 1, weights_.ne[0], prepared());
         else prepare_tiles();
-        if (work_.alone() && !shares_rest()) return;
+        if (work_.one_token && !shares_rest()) return;
         if (params_.ith == 0) ggml_.chunk_set(params_.threadpool, 0);
         ggml_.barrier(params_.threadpool);
     }
@@ -135,7 +140,10 @@ class Multiplication {
         }
     }
 
-    bool shares_rest() const { return work_.num_groups == 1 && tiles_of(weights_.ne[1]) >= TILES_TO_SHARE * params_.nth; }
+    bool shares_rest() const {
+        return work_.num_groups == 1 && tiles_of(weights_.ne[1]) >= 2 * PIECES * params_.nth &&
+               matrix_bytes(format_, weights_.ne[1], weights_.ne[0]) >= BYTES_TO_SHARE;
+    }
 
     // Few columns: memory decides, so each thread streams one stretch of every matrix.
     void multiply_evenly() {
@@ -156,6 +164,19 @@ class Multiplication {
         }
     }
 
+    // One token's experts, one behind the other as if they were one matrix: each thread streams one stretch of it.
+    void multiply_slots() {
+        const int64_t tiles = tiles_of(weights_.ne[1]);
+        const int64_t first = tiles * work_.num_columns * params_.ith / params_.nth;
+        const int64_t last = tiles * work_.num_columns * (params_.ith + 1) / params_.nth;
+        for (int64_t slot = first / tiles; slot * tiles < last; slot++) {
+            // Experts that share one input share its prepared form.
+            if (slot == first / tiles || columns_.in_count > 1) format_.prepare(columns_, slot, 1, weights_.ne[0], prepared());
+            const int64_t begin = slot * tiles;
+            multiply(expert_of(*op_.src[2], slot, 0), slot, 1, prepared(), std::max(first - begin, int64_t{0}), std::min(last - begin, tiles));
+        }
+    }
+
     // Many columns: threads take the next tiles as they get to it.
     void multiply_by_chunks() {
         const int64_t tiles = tiles_of(weights_.ne[1]);
@@ -169,13 +190,18 @@ class Multiplication {
     // The first number that no thread has taken.
     int64_t next() const { return ggml_.chunk_add(params_.threadpool, 1); }
 
+    // A group's matrix by all its columns.
     void multiply(int64_t group, int64_t first_tile, int64_t last_tile) {
-        const int64_t count = starts_[group + 1] - starts_[group];
+        const int64_t first = starts_[group];
+        multiply(group, first, starts_[group + 1] - first, prepared() + static_cast<size_t>(first) * format_.column_bytes(weights_.ne[0]),
+                 first_tile, last_tile);
+    }
+
+    void multiply(int64_t group, int64_t first_column, int64_t count, const uint8_t * columns, int64_t first_tile, int64_t last_tile) {
         if (count == 0 || first_tile == last_tile) return;
         const auto * tiles = static_cast<const uint8_t *>(weights_.data) +
                              static_cast<size_t>(group) * matrix_bytes(format_, weights_.ne[1], weights_.ne[0]);
-        const uint8_t * columns = prepared() + static_cast<size_t>(starts_[group]) * format_.column_bytes(weights_.ne[0]);
-        const Product product = {{tiles, weights_.ne[1], weights_.ne[0]}, &columns_, starts_[group], count, columns};
+        const Product product = {{tiles, weights_.ne[1], weights_.ne[0]}, &columns_, first_column, count, columns};
         format_.multiply(product, first_tile, last_tile, memory_ + work_.scratch_at(params_.ith, params_.nth));
     }
 

@@ -38,6 +38,14 @@ def test_a_product_is_as_exact_as_ggmls(ggml: Child, type_name: str, shape: tupl
     assert no_worse(theirs, ours), (theirs, ours)
 
 
+@pytest.mark.parametrize("type_name", ["Q4_K", "Q8_0", "F16"])
+def test_a_matrix_large_enough_to_share_out(ggml: Child, type_name: str) -> None:
+    matrix = weights(ggml, type_name, (1, 2061, 1024))
+    for threads, num_columns in ((1, 1), (2, 1), (5, 1), (3, 2)):
+        theirs, ours = _product(ggml, matrix, num_columns, threads)
+        assert no_worse(theirs, ours), (threads, num_columns, theirs, ours)
+
+
 @pytest.mark.parametrize("values", [32, 96, 416])
 @pytest.mark.parametrize("type_name", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"])
 def test_rows_that_no_larger_block_divides(ggml: Child, type_name: str, values: int) -> None:
@@ -89,6 +97,18 @@ def test_experts(ggml: Child, type_name: str, tokens: int, used: int, shared_inp
     inputs = np.broadcast_to(columns, (tokens, used, values)).astype(np.float64)
     exact = np.einsum("tuv,turv->tur", inputs, matrix.exact[ids].astype(np.float64))
     order = request("mul_mat_id", type_name, (experts, rows, values), matrix.stored, [columns, ids])
+    theirs, ours = errors(ggml, order, exact)
+    assert no_worse(theirs, ours), (theirs, ours)
+
+
+@pytest.mark.parametrize("threads", [1, 3, 7, 16])
+@pytest.mark.parametrize("shared_input", [True, False])
+def test_experts_of_one_token_by_any_threads(ggml: Child, threads: int, shared_input: bool) -> None:
+    shape, chosen = (5, 37, 256), [4, 0, 4, 2]
+    matrix = weights(ggml, "Q4_K", shape)
+    columns = np.random.default_rng(5).standard_normal((1, 1 if shared_input else len(chosen), shape[2]), np.float32)
+    exact = np.einsum("uv,urv->ur", np.broadcast_to(columns[0], (len(chosen), shape[2])).astype(np.float64), matrix.exact[chosen])
+    order = request("mul_mat_id", "Q4_K", shape, matrix.stored, [columns, np.array([chosen], np.int32)], threads)
     theirs, ours = errors(ggml, order, exact)
     assert no_worse(theirs, ours), (theirs, ours)
 
