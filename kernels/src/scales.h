@@ -9,6 +9,9 @@ namespace zhibei::ZHIBEI_LEVEL {
 // Values that a loop takes at once; activations have one scale per unit.
 constexpr int UNIT = 32;
 
+// Rows that are packed at a time.
+constexpr int LANES = 4;
+
 // A block of ggml's (32 or 256 values of a row), taken apart.
 struct Block {
     uint8_t values[256];
@@ -18,15 +21,19 @@ struct Block {
     uint16_t offset;       // added as it is in blocks of 32; the minimums' scale, subtracted, in blocks of 256
 };
 
+template <bool HasOffset> ZHIBEI_INLINE void pack_halves(const Block * blocks, int first_row, uint8_t * to) {
+    for (int lane = 0; lane < LANES; lane++) {
+        store(to + 2 * (first_row + lane), blocks[lane].scale);
+        if (HasOffset) store(to + 2 * (TILE_ROWS + first_row + lane), blocks[lane].offset);
+    }
+}
+
 // One half per row and 32 values, and another one to add.
 template <bool HasOffset> struct HalfScales {
     static constexpr bool HAS_OFFSET = HasOffset;
     static constexpr int BLOCK_BYTES = 2 * TILE_ROWS * (HasOffset ? 2 : 1);
 
-    static void pack(const Block & block, int row, uint8_t * to) {
-        store(to + 2 * row, block.scale);
-        if (HasOffset) store(to + 2 * TILE_ROWS + 2 * row, block.offset);
-    }
+    static void pack(const Block * blocks, int first_row, uint8_t * to) { pack_halves<HasOffset>(blocks, first_row, to); }
 
     template <class Isa>
     static ZHIBEI_INLINE void read(const uint8_t * scales, int64_t unit, int first_row, typename Isa::Floats * scale,
@@ -47,30 +54,36 @@ template <int Bits, int Group, bool HasMinimums, int Zero> struct SuperScales {
     static constexpr int LOW_AT = 2 * TILE_ROWS * (HasMinimums ? 2 : 1);
     static constexpr int HIGH_AT = LOW_AT + TILE_ROWS * (Bits == 8 ? NUMBERS : NUMBERS / 2);
     static constexpr int BLOCK_BYTES = HIGH_AT + (Bits == 6 ? TILE_ROWS * NUMBERS / 4 : 0);
+    static constexpr uint32_t FIFTEENS = 0x0f0f0f0f, THREES = 0x03030303;
 
-    static void pack_number(int number, int index, int row, uint8_t * to) {
-        if (Bits == 8) {
-            to[LOW_AT + index * TILE_ROWS + row] = static_cast<uint8_t>(number);
-            return;
+    // Number `index` of each row, a byte beside the other.
+    static ZHIBEI_INLINE uint32_t numbers(const Block * blocks, int index) {
+        const int group = index / PER_UNIT * GROUPS + index % GROUPS;
+        uint32_t together = 0;
+        for (int lane = 0; lane < LANES; lane++) {
+            const bool is_minimum = index % PER_UNIT >= GROUPS;
+            const uint32_t number = is_minimum ? blocks[lane].minimums[group] : blocks[lane].scales[group];
+            together |= number << (8 * lane);
         }
-        uint8_t & low = to[LOW_AT + index / 2 * TILE_ROWS + row];
-        low = static_cast<uint8_t>(low | ((number & 15) << (4 * (index % 2))));
-        if (Bits == 6) {
-            uint8_t & high = to[HIGH_AT + index / 4 * TILE_ROWS + row];
-            high = static_cast<uint8_t>(high | ((number >> 4) << (2 * (index % 4))));
-        }
+        return together;
     }
 
-    // Expects zeros where it writes.
-    static void pack(const Block & block, int row, uint8_t * to) {
-        store(to + 2 * row, block.scale);
-        if (HasMinimums) store(to + 2 * TILE_ROWS + 2 * row, block.offset);
-        for (int unit = 0; unit < UNITS; unit++) {
-            for (int group = 0; group < GROUPS; group++) {
-                const int index = unit * PER_UNIT + group;
-                pack_number(block.scales[unit * GROUPS + group], index, row, to);
-                if (HasMinimums) pack_number(block.minimums[unit * GROUPS + group], index + GROUPS, row, to);
-            }
+    static void pack(const Block * blocks, int first_row, uint8_t * to) {
+        pack_halves<HasMinimums>(blocks, first_row, to);
+        uint8_t * low = to + LOW_AT + first_row;
+        uint8_t * high = to + HIGH_AT + first_row;
+        if (Bits == 8) {
+            for (int i = 0; i < NUMBERS; i++) store(low + i * TILE_ROWS, numbers(blocks, i));
+            return;
+        }
+        for (int i = 0; i < NUMBERS; i += 4) {
+            const uint32_t four[4] = {numbers(blocks, i), numbers(blocks, i + 1), numbers(blocks, i + 2), numbers(blocks, i + 3)};
+            store(low + i / 2 * TILE_ROWS, (four[0] & FIFTEENS) | (four[1] & FIFTEENS) << 4);
+            store(low + (i / 2 + 1) * TILE_ROWS, (four[2] & FIFTEENS) | (four[3] & FIFTEENS) << 4);
+            if (Bits != 6) continue;
+            uint32_t rest = 0;
+            for (int k = 0; k < 4; k++) rest |= (four[k] >> 4 & THREES) << (2 * k);
+            store(high + i / 4 * TILE_ROWS, rest);
         }
     }
 

@@ -24,37 +24,57 @@ template <class F> ZHIBEI_INLINE const uint8_t * scales_of(const uint8_t * tile,
     return tile + num_values / UNIT * UNIT_BYTES<F>;
 }
 
-template <int Bits> ZHIBEI_INLINE void pack_plane(const uint32_t * quads, int below, int row, uint8_t * plane) {
+// A word of each of the rows that are packed at a time.
+typedef uint32_t LaneWords __attribute__((vector_size(4 * LANES)));
+
+template <int Bits> ZHIBEI_INLINE void pack_plane(const LaneWords * quads, int below, uint8_t * plane) {
     constexpr uint32_t MASK = 0x01010101u * ((1u << Bits) - 1);
     for (int vector = 0; vector < Bits; vector++) {
-        uint32_t word = 0;
-        for (int shift = 0; shift < 8; shift += Bits) word |= ((quads[vector + shift] >> below) & MASK) << shift;
-        store(plane + vector * VECTOR + row * 4, word);
+        LaneWords words = {};
+        for (int shift = 0; shift < 8; shift += Bits) words |= ((quads[vector + shift] >> below) & MASK) << shift;
+        store(plane + vector * VECTOR, words);
     }
 }
 
-// The values of one row in one unit.
-template <class F> ZHIBEI_INLINE void pack_unit(const uint8_t * values, int row, uint8_t * unit) {
-    uint32_t quads[QUADS];
-    std::memcpy(quads, values, sizeof(quads));
-    pack_plane<F::LOW_BITS>(quads, 0, row, unit);
-    if constexpr (F::HIGH_BITS > 0) pack_plane<F::HIGH_BITS>(quads, F::LOW_BITS, row, unit + F::LOW_BITS * VECTOR);
+// Sixteen bytes of each row, from `at` on, as its words beside the other rows'.
+ZHIBEI_INLINE void gather_quads(const Block * blocks, int at, LaneWords * quads) {
+    const auto a = load<LaneWords>(blocks[0].values + at), b = load<LaneWords>(blocks[1].values + at);
+    const auto c = load<LaneWords>(blocks[2].values + at), d = load<LaneWords>(blocks[3].values + at);
+    const LaneWords ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_after = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const LaneWords cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_after = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    quads[0] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+    quads[1] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    quads[2] = __builtin_shufflevector(ab_after, cd_after, 0, 1, 4, 5);
+    quads[3] = __builtin_shufflevector(ab_after, cd_after, 2, 3, 6, 7);
+}
+
+// The values of `LANES` rows in one unit.
+template <class F> ZHIBEI_INLINE void pack_unit(const Block * blocks, int unit, uint8_t * to) {
+    LaneWords quads[QUADS];
+    gather_quads(blocks, unit * UNIT, quads);
+    gather_quads(blocks, unit * UNIT + UNIT / 2, quads + QUADS / 2);
+    pack_plane<F::LOW_BITS>(quads, 0, to);
+    if constexpr (F::HIGH_BITS > 0) pack_plane<F::HIGH_BITS>(quads, F::LOW_BITS, to + F::LOW_BITS * VECTOR);
 }
 
 template <class F> void pack_rows(const uint8_t * rows, uint8_t * tiles, int64_t num_rows, int64_t num_values) {
     const int64_t num_blocks = num_values / F::VALUES;
-    const size_t tile_bytes = static_cast<size_t>(num_blocks * F::BYTES) * TILE_ROWS;
-    std::memset(tiles, 0, static_cast<size_t>(tiles_of(num_rows)) * tile_bytes);
-    for (int64_t row = 0; row < num_rows; row++) {
-        uint8_t * tile = tiles + static_cast<size_t>(row / TILE_ROWS) * tile_bytes;
+    for (int64_t first = 0; first < num_rows; first += TILE_ROWS) {
+        uint8_t * tile = tiles + static_cast<size_t>(first * num_blocks) * F::BYTES;
+        const uint8_t * from = rows + static_cast<size_t>(first * num_blocks) * F::BYTES;
         uint8_t * scales = tile + num_values / UNIT * UNIT_BYTES<F>;
-        const int lane = static_cast<int>(row % TILE_ROWS);
+        const int64_t count = num_rows - first < TILE_ROWS ? num_rows - first : TILE_ROWS;
+        // Where rows are missing, zeros.
+        Block blocks[TILE_ROWS] = {};
         for (int64_t b = 0; b < num_blocks; b++) {
-            Block block;
-            F::unpack(rows + (row * num_blocks + b) * F::BYTES, block);
-            F::Scales::pack(block, lane, scales + b * F::Scales::BLOCK_BYTES);
+            // Sixteen rows are more streams than a processor follows; the next sixteen come in one.
+            const uint8_t * next = from + (num_blocks + b) * F::BYTES * TILE_ROWS;
+            for (int i = 0; i < F::BYTES * TILE_ROWS; i += VECTOR) __builtin_prefetch(next + i);
+            for (int64_t row = 0; row < count; row++) F::unpack(from + (row * num_blocks + b) * F::BYTES, blocks[row]);
+            for (int row = 0; row < TILE_ROWS; row += LANES) F::Scales::pack(blocks + row, row, scales + b * F::Scales::BLOCK_BYTES);
             for (int unit = 0; unit < F::VALUES / UNIT; unit++) {
-                pack_unit<F>(block.values + unit * UNIT, lane, tile + (b * (F::VALUES / UNIT) + unit) * UNIT_BYTES<F>);
+                uint8_t * to = tile + (b * (F::VALUES / UNIT) + unit) * UNIT_BYTES<F>;
+                for (int row = 0; row < TILE_ROWS; row += LANES) pack_unit<F>(blocks + row, unit, to + row * 4);
             }
         }
     }
