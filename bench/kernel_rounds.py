@@ -168,7 +168,10 @@ def bytes_per_token(model: Model, cell: Cell) -> float | None:
 
 
 def measure_loads(sides: Sequence[Side], model: Model, setting: Setting, effort: Effort) -> Found:
-    """Seconds to load, nothing else running; the file is in the system's memory after the first round, which does not count."""
+    """Seconds to the first token, nothing else running: a file that is only mapped is not read before.
+
+    The file is in the system's memory after the first round, which does not count.
+    """
     found = Found(model.name, Cell("load"))
     for number in range(effort.num_rounds + 1):
         if number > 1 and time.monotonic() >= effort.ends:
@@ -179,6 +182,9 @@ def measure_loads(sides: Sequence[Side], model: Model, setting: Setting, effort:
             _touch(min(2 * model.path.stat().st_size + _SPARE_BYTES, psutil.virtual_memory().available // 2))
             try:
                 seconds = side.start(setting)
+                begun = time.perf_counter()
+                side.ask(Job([prompt(7, 1)], 0))
+                seconds += time.perf_counter() - begun
                 if number:
                     found.rounds.setdefault(side.name, []).append(seconds)
             except SideError as error:

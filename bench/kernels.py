@@ -218,7 +218,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--prompts", nargs="*", type=int, default=[512])
     parser.add_argument("--depths", nargs="*", type=int, default=[0], help="tokens before an answer; one stream")
     parser.add_argument("--streams", nargs="*", type=int, default=[1])
-    parser.add_argument("--load", action="store_true", help="also the seconds of a load")
+    parser.add_argument("--load", action="store_true", help="also the seconds of a load, to the first token")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=32, help="of an answer")
     parser.add_argument("--minutes", type=float, default=10.0)
