@@ -12,15 +12,20 @@ constexpr int64_t TILES_AT_ONCE = 4;
 // For few columns: bytes of a matrix below which sharing out costs more than it brings, and pieces of its half for each thread.
 constexpr size_t BYTES_TO_SHARE = size_t{1} << 20;
 constexpr int64_t PIECES = 4;
+// Columns, of all experts, up to which each thread prepares those that it needs.
+constexpr int64_t FEW_OF_EXPERTS = 32;
 
 size_t aligned(size_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
 
-// Where things lie in the memory that ggml lends to an operation.
+// Where things lie in the memory that ggml lends to an operation: prepared columns and their order, then each thread's scratch.
 struct Work {
     int64_t num_columns;
     int64_t num_groups;  // experts; 1 where there are none
-    bool one_token;
-    size_t prepared_bytes;
+    // Few columns are cheap enough for every thread to sort and prepare its own: no thread waits for another.
+    bool alone;
+    size_t starts_at;
+    size_t order_at;
+    size_t columns_bytes;
     size_t scratch_bytes;  // of one thread
 
     Work(const Format & format, const abi::Tensor & op) {
@@ -28,23 +33,18 @@ struct Work {
         const bool by_expert = op.op == abi::OP_MUL_MAT_ID;
         num_columns = op.ne[1] * op.ne[2] * op.ne[3];
         num_groups = by_expert ? weights.ne[2] : 1;
-        one_token = by_expert ? op.ne[2] == 1 : num_columns == 1;
-        prepared_bytes = aligned(static_cast<size_t>(one_token ? 1 : num_columns) * format.column_bytes(weights.ne[0]));
+        alone = num_columns <= (by_expert ? FEW_OF_EXPERTS : 1);
+        starts_at = aligned(static_cast<size_t>(num_columns) * format.column_bytes(weights.ne[0]));
+        order_at = starts_at + aligned(sizeof(int32_t) * static_cast<size_t>(num_groups + 1));
+        columns_bytes = order_at + aligned(sizeof(int32_t) * static_cast<size_t>(num_columns));
         scratch_bytes = aligned(format.scratch_bytes(weights.ne[0]));
     }
 
-    // One token is cheap enough for every thread to prepare its own: no thread waits for another.
-    size_t prepared_at(int thread) const { return one_token ? prepared_bytes * static_cast<size_t>(thread) : 0; }
+    size_t columns_at(int thread) const { return alone ? columns_bytes * static_cast<size_t>(thread) : 0; }
     size_t scratch_at(int thread, int num_threads) const {
-        return prepared_bytes * static_cast<size_t>(one_token ? num_threads : 1) + scratch_bytes * static_cast<size_t>(thread);
+        return columns_bytes * static_cast<size_t>(alone ? num_threads : 1) + scratch_bytes * static_cast<size_t>(thread);
     }
-    size_t starts_at(int num_threads) const { return scratch_at(num_threads, num_threads); }
-    size_t order_at(int num_threads) const {
-        return starts_at(num_threads) + aligned(sizeof(int32_t) * static_cast<size_t>(num_groups + 1));
-    }
-    size_t total(int num_threads) const {
-        return order_at(num_threads) + aligned(sizeof(int32_t) * static_cast<size_t>(num_columns)) + LINE;
-    }
+    size_t total(int num_threads) const { return scratch_at(num_threads, num_threads) + LINE; }
 };
 
 uint8_t * aligned_work(const abi::ComputeParams & params) {
@@ -67,22 +67,20 @@ Columns columns_of(const abi::Tensor & op) {
     return columns;
 }
 
-// The expert that a token asks for: one of several, its slots.
-int32_t expert_of(const abi::Tensor & ids, int64_t slot, int64_t token) {
-    const size_t at = static_cast<size_t>(slot) * ids.nb[0] + static_cast<size_t>(token) * ids.nb[1];
-    return *reinterpret_cast<const int32_t *>(static_cast<const char *>(ids.data) + at);
-}
-
 // Columns sorted by the expert that each of them asks for: `starts[e]..starts[e + 1]` of `order` are expert `e`'s.
 void sort_by_expert(const abi::Tensor & ids, int64_t num_experts, int32_t * starts, int32_t * order) {
+    const auto expert_of = [&](int64_t slot, int64_t token) {
+        const size_t at = static_cast<size_t>(slot) * ids.nb[0] + static_cast<size_t>(token) * ids.nb[1];
+        return *reinterpret_cast<const int32_t *>(static_cast<const char *>(ids.data) + at);
+    };
     std::fill(starts, starts + num_experts + 1, 0);
     for (int64_t token = 0; token < ids.ne[1]; token++) {
-        for (int64_t slot = 0; slot < ids.ne[0]; slot++) starts[expert_of(ids, slot, token) + 1]++;
+        for (int64_t slot = 0; slot < ids.ne[0]; slot++) starts[expert_of(slot, token) + 1]++;
     }
     for (int64_t expert = 0; expert < num_experts; expert++) starts[expert + 1] += starts[expert];
     for (int64_t token = 0; token < ids.ne[1]; token++) {
         for (int64_t slot = 0; slot < ids.ne[0]; slot++) {
-            order[starts[expert_of(ids, slot, token)]++] = static_cast<int32_t>(token * ids.ne[0] + slot);
+            order[starts[expert_of(slot, token)]++] = static_cast<int32_t>(token * ids.ne[0] + slot);
         }
     }
     // Filling moved every start to the next one's place.
@@ -101,9 +99,8 @@ class Multiplication {
     }
 
     void run() {
-        const bool by_expert = op_.op == abi::OP_MUL_MAT_ID;
-        if (by_expert && work_.one_token) return multiply_slots();
-        if (by_expert) sort();
+        if (op_.op == abi::OP_MUL_MAT_ID) sort();
+        if (work_.alone && work_.num_groups > 1) return multiply_experts();
         prepare();
         if (work_.num_columns > format_.width) multiply_by_chunks();
         else if (shares_rest()) multiply_and_share();
@@ -112,32 +109,30 @@ class Multiplication {
 
   private:
     void sort() {
-        auto * starts = reinterpret_cast<int32_t *>(memory_ + work_.starts_at(params_.nth));
-        auto * order = reinterpret_cast<int32_t *>(memory_ + work_.order_at(params_.nth));
-        if (params_.ith == 0) sort_by_expert(*op_.src[2], work_.num_groups, starts, order);
-        ggml_.barrier(params_.threadpool);
+        auto * starts = reinterpret_cast<int32_t *>(prepared() + work_.starts_at);
+        auto * order = reinterpret_cast<int32_t *>(prepared() + work_.order_at);
+        if (work_.alone || params_.ith == 0) sort_by_expert(*op_.src[2], work_.num_groups, starts, order);
+        if (!work_.alone) ggml_.barrier(params_.threadpool);
         starts_ = starts;
         columns_.order = order;
     }
 
     void prepare() {
-        if (work_.one_token) format_.prepare(columns_, 0, 1, weights_.ne[0], prepared());
-        else prepare_tiles();
-        if (work_.one_token && !shares_rest()) return;
+        if (work_.alone) prepare_tiles(0, 0, 1);
+        else for (int64_t group = 0, tile = 0; group < work_.num_groups; group++) tile = prepare_tiles(group, tile, params_.nth);
+        if (work_.alone && !shares_rest()) return;
         if (params_.ith == 0) ggml_.chunk_set(params_.threadpool, 0);
         ggml_.barrier(params_.threadpool);
     }
 
-    void prepare_tiles() {
-        const size_t column_bytes = format_.column_bytes(weights_.ne[0]);
-        int64_t tile = 0;
-        for (int64_t group = 0; group < work_.num_groups; group++) {
-            for (int64_t first = starts_[group]; first < starts_[group + 1]; first += format_.width) {
-                if (tile++ % params_.nth != params_.ith) continue;
-                const int64_t count = std::min<int64_t>(format_.width, starts_[group + 1] - first);
-                format_.prepare(columns_, first, count, weights_.ne[0], prepared() + static_cast<size_t>(first) * column_bytes);
-            }
+    // A group's tiles of columns, dealt out among `num_threads`; the first of them is number `tile` of all.
+    int64_t prepare_tiles(int64_t group, int64_t tile, int num_threads) {
+        for (int64_t first = starts_[group]; first < starts_[group + 1]; first += format_.width) {
+            if (tile++ % num_threads != params_.ith % num_threads) continue;
+            const int64_t count = std::min<int64_t>(format_.width, starts_[group + 1] - first);
+            format_.prepare(columns_, first, count, weights_.ne[0], prepared_at(first));
         }
+        return tile;
     }
 
     bool shares_rest() const {
@@ -164,16 +159,21 @@ class Multiplication {
         }
     }
 
-    // One token's experts, one behind the other as if they were one matrix: each thread streams one stretch of it.
-    void multiply_slots() {
+    // The experts that are asked for, one behind the other as if they were one matrix: each thread streams one stretch of it.
+    void multiply_experts() {
         const int64_t tiles = tiles_of(weights_.ne[1]);
-        const int64_t first = tiles * work_.num_columns * params_.ith / params_.nth;
-        const int64_t last = tiles * work_.num_columns * (params_.ith + 1) / params_.nth;
-        for (int64_t slot = first / tiles; slot * tiles < last; slot++) {
-            // Experts that share one input share its prepared form.
-            if (slot == first / tiles || columns_.in_count > 1) format_.prepare(columns_, slot, 1, weights_.ne[0], prepared());
-            const int64_t begin = slot * tiles;
-            multiply(expert_of(*op_.src[2], slot, 0), slot, 1, prepared(), std::max(first - begin, int64_t{0}), std::min(last - begin, tiles));
+        int64_t num_used = 0;
+        for (int64_t expert = 0; expert < work_.num_groups; expert++) num_used += starts_[expert + 1] > starts_[expert];
+        const int64_t first = tiles * num_used * params_.ith / params_.nth;
+        const int64_t last = tiles * num_used * (params_.ith + 1) / params_.nth;
+        int64_t begin = 0;
+        for (int64_t expert = 0; expert < work_.num_groups && begin < last; expert++) {
+            if (starts_[expert] == starts_[expert + 1]) continue;
+            if (begin + tiles > first) {
+                prepare_tiles(expert, 0, 1);
+                multiply(expert, std::max(first - begin, int64_t{0}), std::min(last - begin, tiles));
+            }
+            begin += tiles;
         }
     }
 
@@ -190,22 +190,17 @@ class Multiplication {
     // The first number that no thread has taken.
     int64_t next() const { return ggml_.chunk_add(params_.threadpool, 1); }
 
-    // A group's matrix by all its columns.
     void multiply(int64_t group, int64_t first_tile, int64_t last_tile) {
-        const int64_t first = starts_[group];
-        multiply(group, first, starts_[group + 1] - first, prepared() + static_cast<size_t>(first) * format_.column_bytes(weights_.ne[0]),
-                 first_tile, last_tile);
-    }
-
-    void multiply(int64_t group, int64_t first_column, int64_t count, const uint8_t * columns, int64_t first_tile, int64_t last_tile) {
+        const int64_t count = starts_[group + 1] - starts_[group];
         if (count == 0 || first_tile == last_tile) return;
         const auto * tiles = static_cast<const uint8_t *>(weights_.data) +
                              static_cast<size_t>(group) * matrix_bytes(format_, weights_.ne[1], weights_.ne[0]);
-        const Product product = {{tiles, weights_.ne[1], weights_.ne[0]}, &columns_, first_column, count, columns};
+        const Product product = {{tiles, weights_.ne[1], weights_.ne[0]}, &columns_, starts_[group], count, prepared_at(starts_[group])};
         format_.multiply(product, first_tile, last_tile, memory_ + work_.scratch_at(params_.ith, params_.nth));
     }
 
-    uint8_t * prepared() const { return memory_ + work_.prepared_at(params_.ith); }
+    uint8_t * prepared() const { return memory_ + work_.columns_at(params_.ith); }
+    uint8_t * prepared_at(int64_t column) const { return prepared() + static_cast<size_t>(column) * format_.column_bytes(weights_.ne[0]); }
 
     const abi::Functions & ggml_;
     const Format & format_;
