@@ -12,7 +12,7 @@ constexpr int64_t TILES_AT_ONCE = 4;
 // For few columns: bytes of a matrix below which sharing out costs more than it brings, and pieces of its half for each thread.
 constexpr size_t BYTES_TO_SHARE = size_t{1} << 20;
 constexpr int64_t PIECES = 4;
-// Columns, of all experts, up to which each thread prepares those that it needs.
+// Columns of all experts, up to which each thread prepares those that it needs. No format takes more in one tile.
 constexpr int64_t FEW_OF_EXPERTS = 32;
 
 size_t aligned(size_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
@@ -99,8 +99,9 @@ class Multiplication {
     }
 
     void run() {
-        if (op_.op == abi::OP_MUL_MAT_ID) sort();
-        if (work_.alone && work_.num_groups > 1) return multiply_experts();
+        const bool by_expert = op_.op == abi::OP_MUL_MAT_ID;
+        if (by_expert) sort();
+        if (by_expert && work_.alone) return multiply_experts();
         prepare();
         if (work_.num_columns > format_.width) multiply_by_chunks();
         else if (shares_rest()) multiply_and_share();
@@ -118,8 +119,8 @@ class Multiplication {
     }
 
     void prepare() {
-        if (work_.alone) prepare_tiles(0, 0, 1);
-        else for (int64_t group = 0, tile = 0; group < work_.num_groups; group++) tile = prepare_tiles(group, tile, params_.nth);
+        const int num_threads = work_.alone ? 1 : params_.nth;
+        for (int64_t group = 0, tile = 0; group < work_.num_groups; group++) tile = prepare_tiles(group, tile, num_threads);
         if (work_.alone && !shares_rest()) return;
         if (params_.ith == 0) ggml_.chunk_set(params_.threadpool, 0);
         ggml_.barrier(params_.threadpool);
@@ -136,16 +137,14 @@ class Multiplication {
     }
 
     bool shares_rest() const {
-        return work_.num_groups == 1 && tiles_of(weights_.ne[1]) >= 2 * PIECES * params_.nth &&
-               matrix_bytes(format_, weights_.ne[1], weights_.ne[0]) >= BYTES_TO_SHARE;
+        const bool is_large = matrix_bytes(format_, weights_.ne[1], weights_.ne[0]) >= BYTES_TO_SHARE;
+        return is_large && tiles_of(weights_.ne[1]) >= 2 * PIECES * params_.nth;
     }
 
-    // Few columns: memory decides, so each thread streams one stretch of every matrix.
+    // Few columns: memory decides, so each thread streams one stretch of the matrix.
     void multiply_evenly() {
         const int64_t tiles = tiles_of(weights_.ne[1]);
-        for (int64_t group = 0; group < work_.num_groups; group++) {
-            multiply(group, tiles * params_.ith / params_.nth, tiles * (params_.ith + 1) / params_.nth);
-        }
+        multiply(0, tiles * params_.ith / params_.nth, tiles * (params_.ith + 1) / params_.nth);
     }
 
     // The same for half of the matrix, and the other half piece by piece: cores differ, and other programs hold some up.

@@ -101,6 +101,17 @@ def test_experts(ggml: Child, type_name: str, tokens: int, used: int, shared_inp
     assert no_worse(theirs, ours), (theirs, ours)
 
 
+@pytest.mark.parametrize(("experts", "tokens"), [(1, 1), (1, 20), (1, 70), (40, 1), (40, 32), (40, 33)])
+def test_few_and_many_experts(ggml: Child, experts: int, tokens: int) -> None:
+    shape = (experts, 150, 256)
+    matrix = weights(ggml, "Q5_K", shape)
+    random = np.random.default_rng(6)
+    columns, ids = random.standard_normal((tokens, 1, shape[2]), np.float32), random.integers(0, experts, (tokens, 1), np.int32)
+    exact = np.einsum("tuv,turv->tur", columns.astype(np.float64), matrix.exact[ids].astype(np.float64))
+    theirs, ours = errors(ggml, request("mul_mat_id", "Q5_K", shape, matrix.stored, [columns, ids], 3), exact)
+    assert no_worse(theirs, ours), (theirs, ours)
+
+
 @pytest.mark.parametrize("threads", [1, 3, 7, 16])
 @pytest.mark.parametrize("shared_input", [True, False])
 def test_experts_of_one_token_by_any_threads(ggml: Child, threads: int, shared_input: bool) -> None:
