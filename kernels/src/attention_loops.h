@@ -47,21 +47,21 @@ typedef float Eight __attribute__((vector_size(32)));
 
 template <class Floats> ZHIBEI_INLINE Eight halved(Floats x) {
     if constexpr (sizeof(Floats) == sizeof(Eight)) return x;
-    else return __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+    else return load<Eight>(&x) + load<Eight>(reinterpret_cast<const char *>(&x) + sizeof(Eight));
 }
 
 ZHIBEI_INLINE Eight add_pairs(Eight a, Eight b) {
-    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13) + __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+    return picked<0, 8, 1, 9, 4, 12, 5, 13>(a, b) + picked<2, 10, 3, 11, 6, 14, 7, 15>(a, b);
 }
 
 ZHIBEI_INLINE Eight add_fours(Eight a, Eight b) {
-    return __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+    return picked<0, 1, 8, 9, 4, 5, 12, 13>(a, b) + picked<2, 3, 10, 11, 6, 7, 14, 15>(a, b);
 }
 
 template <class Floats> ZHIBEI_INLINE Eight sum_each(const Floats * x) {
     const Eight a = add_fours(add_pairs(halved(x[0]), halved(x[1])), add_pairs(halved(x[2]), halved(x[3])));
     const Eight b = add_fours(add_pairs(halved(x[4]), halved(x[5])), add_pairs(halved(x[6]), halved(x[7])));
-    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+    return picked<0, 1, 2, 3, 8, 9, 10, 11>(a, b) + picked<4, 5, 6, 7, 12, 13, 14, 15>(a, b);
 }
 
 ZHIBEI_INLINE void ask_for(Row row, size_t bytes) {

@@ -26,6 +26,16 @@ template <class T> ZHIBEI_INLINE T load(const void * from) {
 
 template <class T> ZHIBEI_INLINE void store(void * to, T value) { __builtin_memcpy(to, &value, sizeof(T)); }
 
+// Lanes `At` of two vectors of words, the second one's behind the first one's.
+template <int... At, class Vector> ZHIBEI_INLINE Vector picked(Vector a, Vector b) {
+#ifdef __clang__
+    return __builtin_shufflevector(a, b, At...);
+#else
+    typedef int32_t Indices __attribute__((vector_size(sizeof(Vector))));
+    return __builtin_shuffle(a, b, Indices{At...});
+#endif
+}
+
 ZHIBEI_INLINE float from_bits(uint32_t bits) { return load<float>(&bits); }
 
 // IEEE half to float in integers: exact for every value, subnormal ones included.

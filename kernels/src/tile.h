@@ -40,12 +40,12 @@ template <int Bits> ZHIBEI_INLINE void pack_plane(const LaneWords * quads, int b
 ZHIBEI_INLINE void gather_quads(const Block * blocks, int at, LaneWords * quads) {
     const auto a = load<LaneWords>(blocks[0].values + at), b = load<LaneWords>(blocks[1].values + at);
     const auto c = load<LaneWords>(blocks[2].values + at), d = load<LaneWords>(blocks[3].values + at);
-    const LaneWords ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_after = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    const LaneWords cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_after = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    quads[0] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
-    quads[1] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-    quads[2] = __builtin_shufflevector(ab_after, cd_after, 0, 1, 4, 5);
-    quads[3] = __builtin_shufflevector(ab_after, cd_after, 2, 3, 6, 7);
+    const LaneWords ab = picked<0, 4, 1, 5>(a, b), ab_after = picked<2, 6, 3, 7>(a, b);
+    const LaneWords cd = picked<0, 4, 1, 5>(c, d), cd_after = picked<2, 6, 3, 7>(c, d);
+    quads[0] = picked<0, 1, 4, 5>(ab, cd);
+    quads[1] = picked<2, 3, 6, 7>(ab, cd);
+    quads[2] = picked<0, 1, 4, 5>(ab_after, cd_after);
+    quads[3] = picked<2, 3, 6, 7>(ab_after, cd_after);
 }
 
 // The values of `LANES` rows in one unit.
