@@ -77,7 +77,8 @@ def _checks(report: Report, translator: Translator, width: int, style: Callable[
         found += [style(mark, _MARKS[finding.level][1]) + first.removeprefix(mark), *rest]
         hint = hints[index]
         # What is to be done about several things alike is said once, after the last of them.
-        if hint is not None and (labels[index], hint) not in zip(labels[index + 1 : index + 2], hints[index + 1 :], strict=False):
+        is_last = index + 1 == len(hints) or (labels[index + 1], hints[index + 1]) != (labels[index], hint)
+        if hint is not None and is_last:
             label = text("hint:") + ("" if text("hint:").endswith("：") else " ")
             found += _hanging(" " * start + label, hint, width, indent=" " * start)
     return found
