@@ -78,7 +78,7 @@ Zhibei  {__version__}, Python {platform.python_version()}
 内存    32.0 GiB 中有 20.0 GiB 可用
 显卡    NVIDIA GeForce RTX 3060 (12.0 GiB 中有 11.0 GiB 可用)
 
-问题  引擎    未安装引擎 llama.cpp。
+问题  引擎    没有安装引擎 llama.cpp。
               提示：请安装：pip install 'zhibei[llama-cpp]'
 """
 Ask = Callable[..., tuple[int, str]]
