@@ -221,6 +221,13 @@ def wants_color(environ: Mapping[str, str] | None = None) -> bool:
     return not env.get("NO_COLOR") and env.get("TERM") != "dumb"
 
 
+def unknown_variables(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Variables that are named as ours are and that nothing reads: most likely misspelt."""
+    env = os.environ if environ is None else environ
+    known = {var.name for var in ENV_VARS} | {CONFIG_FILE_VAR}
+    return tuple(sorted(name for name in env if name.startswith("ZHIBEI_") and name not in known))
+
+
 def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment an engine's process gets: what programs and drivers need, and nothing that could be a secret."""
     env = os.environ if environ is None else environ

@@ -454,3 +454,8 @@ def test_a_models_own_values_are_checked_like_those_for_all(tmp_path: Path, text
         resolve(environ={}, config=config)
     config.write_text('[models.x]\nkeep_alive = "forever"\nload.gpu_layers = 0\n[server]\nmax_wait_s = 1\n')
     assert resolve(environ={}, config=config).settings.models["x"].load.gpu_layers == 0
+
+
+def test_variables_that_nothing_reads() -> None:
+    environ = {"ZHIBEI_PROT": "1", "ZHIBEI_PORT": "1", CONFIG_FILE_VAR: "x", "OTHER": "", "ZHIBEI_A": ""}
+    assert module.unknown_variables(environ) == ("ZHIBEI_A", "ZHIBEI_PROT")

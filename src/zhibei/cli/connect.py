@@ -95,7 +95,7 @@ def here_only(settings: Settings, option: str) -> Connection:
         BadRequest: the settings name a server on another machine, which ``option`` cannot be said to.
     """
     host, port = contact_address(settings.server)
-    if host not in _LOOPBACK and not _is_own_address(host):
+    if not is_here(host):
         raise BadRequest(
             "{option} only works on this machine's store, but the settings point to the server at {url}.",
             hint="Set it where that server starts, or leave it out; with --host 127.0.0.1 this machine's store is used.",
@@ -113,7 +113,7 @@ def elsewhere(invocation: Invocation) -> Service | None:
         Offline: it does not answer.
     """
     host, _ = contact_address(invocation.settings.server)
-    return None if host in _LOOPBACK or _is_own_address(host) else connect(invocation).server
+    return None if is_here(host) else connect(invocation).server
 
 
 def ask_server(server: Service, question: Callable[[Service], Coroutine[Any, Any, Answer]]) -> Answer:
@@ -161,27 +161,38 @@ def run_sync(work: Coroutine[Any, Any, Answer]) -> Answer:
 
 def _find_server(invocation: Invocation, server: ServerSettings, host: str, port: int) -> str | None:
     """The version of the Zhibei that listens there; None if none does."""
-    try:
-        # As bytes, a name is not taken through the tables of international names, which take time to load.
-        name: Any = host.encode() if host.isascii() else host
-        socket.create_connection((name, port), timeout=_CONNECT_S).close()
-    except OSError:
-        if host in _LOOPBACK or _is_own_address(host):
+    if not is_listening(host, port):
+        if is_here(host):
             return None
         raise Offline(
             "No Zhibei server answers at {url}.",
             hint="Start it there: zhibei serve --host {host}",
             url=base_url(host, port),
             host=host,
-        ) from None
-    version = _ask_version(server, host, port)
+        )
+    version = ask_version(server, host, port)
     if version is None:
         invocation.warn("Another program listens at {url}; working without a server.", url=base_url(host, port))
     return version
 
 
-def _ask_version(server: ServerSettings, host: str, port: int) -> str | None:
-    """The version of the Zhibei there; None if it is another program, or too broken to say so."""
+def is_listening(host: str, port: int) -> bool:
+    """Whether anything accepts connections there."""
+    try:
+        # As bytes, a name is not taken through the tables of international names, which take time to load.
+        name: Any = host.encode() if host.isascii() else host
+        socket.create_connection((name, port), timeout=_CONNECT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def ask_version(server: ServerSettings, host: str, port: int) -> str | None:
+    """The version of the Zhibei there; None if it is another program, or too broken to say so.
+
+    Raises:
+        NotPermitted: it is one, and wants another key. Or whatever else it answers.
+    """
     import http.client
 
     if server.tls_cert is None:
@@ -220,8 +231,12 @@ def _raise_refusal(body: Mapping[str, Any], status: int, url: str) -> None:
     raise decode_error(error[ERROR_DETAIL_KEY])
 
 
-def _is_own_address(host: str) -> bool:
+def is_here(host: str) -> bool:
     """Whether the host is this machine: then a server that is not there is simply not running."""
+    return host in _LOOPBACK or _is_own_address(host)
+
+
+def _is_own_address(host: str) -> bool:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:

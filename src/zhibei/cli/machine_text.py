@@ -68,9 +68,9 @@ def _processor(hardware: Hardware, measured: Measured | None, text: Texts) -> li
     limit = hardware.cpu_limit
     return [
         (text("Model"), hardware.cpu_name or text("not known")),
-        (text("Cores"), _cores(hardware, text)),
+        (text("Cores"), cores(hardware, text)),
         (text("Limit"), text("{count} processors for this container or group", count=limit) if limit else ""),
-        (text("Instructions"), ", ".join(_FEATURES.get(name, name.upper()) for name in hardware.cpu_features)),
+        (text("Instructions"), instructions(hardware)),
         (text("Caches"), ", ".join(f"{name} {format_bytes(size)}" for name, size in caches if size)),
         (text("NUMA nodes"), _if_many(hardware.num_numa_nodes)),
         (text("Matrix product"), _matrix(measured.matrix if measured else (), text)),
@@ -78,13 +78,19 @@ def _processor(hardware: Hardware, measured: Measured | None, text: Texts) -> li
     ]
 
 
-def _cores(hardware: Hardware, text: Texts) -> str:
-    cores, threads = hardware.num_physical_cores, hardware.num_logical_cores
-    if cores is None and threads is None:
+def instructions(hardware: Hardware) -> str:
+    """``AVX2, AVX-VNNI``."""
+    return ", ".join(_FEATURES.get(name, name.upper()) for name in hardware.cpu_features)
+
+
+def cores(hardware: Hardware, text: Texts) -> str:
+    """``14, 20 threads (6 fast, 8 efficient)``."""
+    count, threads = hardware.num_physical_cores, hardware.num_logical_cores
+    if count is None and threads is None:
         return text("not known")
-    told = str(cores) if cores is not None else text("{threads} threads", threads=threads)
-    if cores is not None and threads is not None and threads != cores:
-        told = text("{cores}, {threads} threads", cores=cores, threads=threads)
+    told = str(count) if count is not None else text("{threads} threads", threads=threads)
+    if count is not None and threads is not None and threads != count:
+        told = text("{cores}, {threads} threads", cores=count, threads=threads)
     if hardware.num_performance_cores and hardware.num_efficiency_cores:
         fast, slow = hardware.num_performance_cores, hardware.num_efficiency_cores
         told += text(" ({fast} fast, {slow} efficient)", fast=fast, slow=slow)
@@ -143,13 +149,14 @@ def _graphics(hardware: Hardware, text: Texts) -> list[tuple[str, str]]:
     rows = []
     for number, gpu in enumerate(hardware.gpus):
         rows.append((f"gpu{number}", f"{gpu.name}" + (f" · {gpu.architecture}" if gpu.architecture else "")))
-        rows.append((text("Own memory"), _gpu_memory(gpu, text)))
+        rows.append((text("Own memory"), gpu_memory(gpu, text)))
         facts = [rate(gpu.bandwidth_bytes_per_s), _driver(gpu, text), text("drives a screen") if gpu.has_display else ""]
         rows.append((text("Further"), ", ".join(filter(None, facts))))
     return rows
 
 
-def _gpu_memory(gpu: Gpu, text: Texts) -> str:
+def gpu_memory(gpu: Gpu, text: Texts) -> str:
+    """``5.0 GiB of 6.0 GiB free``."""
     own = _part(gpu.free_bytes, gpu.total_bytes, text) if gpu.total_bytes else ""
     shared = text("{size} of the system's", size=format_bytes(gpu.shared_bytes)) if gpu.shared_bytes else ""
     return "; ".join(filter(None, (own, shared))) or text("not known")

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
+from zhibei.engines.registry import AUTOMATIC
 from zhibei.formats.unread import scaled
 from zhibei.models import StoredFile, StoredModel
+from zhibei.options import LoadOptions
 from zhibei.planner import quality, shapes
+from zhibei.planner.plan import plan
 from zhibei.planner.recommend import Offer
+from zhibei.plans import Hardware
 from zhibei.refs import ModelRef
 from zhibei.store.appraisal import Appraisal, Appraised
 from zhibei.store.catalog import Catalog, CatalogEntry
@@ -19,6 +23,7 @@ _USUAL = "Q4_K_M"
 # Quantisations that hubs usually have of a large model, beside those that the catalogue lists.
 _SMALLER = ("IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K")
 _HUBS = ("hf", "ms")
+_SHORT_TOKENS = 2048
 
 
 def appraised_entry(reference: str) -> Appraisal | None:
@@ -69,6 +74,15 @@ def of_size(size_bytes: int) -> StoredModel:
     info = shapes.info_of(shapes.Named("", num_parameters), _USUAL, size_bytes)
     file = StoredFile("model", Path("model.gguf"), size_bytes)
     return StoredModel("model", (file,), info, "", datetime.now(timezone.utc))
+
+
+def smallest(hardware: Hardware) -> tuple[str, int]:
+    """The model that needs least to talk with, and the main memory that it needs for a short talk without a graphics card."""
+    least = min((offer for offer in offers() if offer.task == "generate"), key=lambda offer: offer.model.size_bytes)
+    made = plan(
+        least.model, hardware, AUTOMATIC[0], "generate", LoadOptions(ctx_size=_SHORT_TOKENS, gpu_layers=0), with_changes=False
+    )
+    return least.name, made.needed_main_bytes
 
 
 def ref_of(entry: CatalogEntry, label: str) -> str:

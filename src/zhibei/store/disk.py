@@ -111,6 +111,12 @@ class Disk:
             path = path.parent
         return shutil.disk_usage(path).free
 
+    def may_write(self, path: Path) -> bool:
+        """Whether this user may write to the directory ``path``, or make it where it does not exist yet. Writes nothing."""
+        while not path.exists() and path != path.parent:
+            path = path.parent
+        return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+
 
 if sys.platform == "win32":
     # Windows has no call that takes an offset; the position is shared, so one at a time.

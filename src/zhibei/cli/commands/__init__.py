@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stop": ("stop", N_("Unload a model.")),
     "key": ("key", N_("Make, list and revoke the keys of this machine's server.")),
     "discover": ("discover", N_("Look for other servers, whose models can be used here.")),
+    "doctor": ("doctor", N_("Say what is wrong here, or slower than it has to be.")),
     "config": ("config", N_("Show the settings and where each comes from.")),
     "version": ("version", N_("Show the version.")),
     "completion": ("completion", N_("Print a script that completes commands in a shell.")),
