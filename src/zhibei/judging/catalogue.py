@@ -78,7 +78,10 @@ def of_size(size_bytes: int) -> StoredModel:
 
 def smallest(hardware: Hardware) -> tuple[str, int]:
     """The model that needs least to talk with, and the main memory that it needs for a short talk without a graphics card."""
-    least = min((offer for offer in offers() if offer.task == "generate"), key=lambda offer: offer.model.size_bytes)
+    entries = [entry for entry in Catalog().entries.values() if entry.sizes]
+    offered = (_offers_of(entry) for entry in sorted(entries, key=lambda entry: min(entry.sizes.values())))
+    talking = next(found for found in offered if found and found[0].task == "generate")
+    least = min(talking, key=lambda offer: offer.model.size_bytes)
     made = plan(
         least.model, hardware, AUTOMATIC[0], "generate", LoadOptions(ctx_size=_SHORT_TOKENS, gpu_layers=0), with_changes=False
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -60,3 +61,11 @@ class AccessTable:
         if exact is not None:
             return exact
         return next((rule for how, pattern, rule in self._patterns if how == wanted and pattern.match(path)), None)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server that listens on ``host`` can only be reached from its own machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"

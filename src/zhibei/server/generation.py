@@ -18,8 +18,8 @@ from zhibei.errors import NotPermitted
 from zhibei.events import Finished, FinishReason, GenerationEvent, TextDelta, Timings, Usage
 from zhibei.plans import Task
 from zhibei.refs import ModelRef
+from zhibei.server.access import is_loopback
 from zhibei.server.ask import Ask
-from zhibei.server.guard import is_loopback
 from zhibei.service import RunOptions
 
 PrepareEmbedding = Callable[[Engine, EmbeddingRequest], Awaitable[EmbeddingRequest]]

@@ -315,14 +315,6 @@ def _host_name(host: str) -> str:
     return (name[:-1] if name.endswith(".") else name) if not port or port.isdigit() else text
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a server that listens on ``host`` can only be reached from its own machine."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") == "localhost"
-
-
 def _bound_name(host: str) -> tuple[str, ...]:
     """The configured address as a name to answer to; the wildcard addresses are nobody's name."""
     try:

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from zhibei.errors import BadSetting
+from zhibei.server.access import is_loopback
 from zhibei.server.drain import Drain
-from zhibei.server.guard import AsgiApp, is_loopback
+from zhibei.server.guard import AsgiApp
 from zhibei.server.protocol import BoundedProtocol
 from zhibei.settings import ServerSettings
 from zhibei.tls import server_context

@@ -13,12 +13,12 @@ from fastapi import APIRouter
 from support.asgi import Client, call, http_scope
 from zhibei.errors import Busy
 from zhibei.server import guard as guard_module
-from zhibei.server.access import SCOPES, Access, AccessRules
+from zhibei.server.access import SCOPES, Access, AccessRules, is_loopback
 from zhibei.server.auth import Keeper
 from zhibei.server.dialect import Dialect, Dialects
 from zhibei.server.drain import Drain
 from zhibei.server.errors import openai_envelope
-from zhibei.server.guard import Guard, Message, Receive, Scope, Send, is_loopback
+from zhibei.server.guard import Guard, Message, Receive, Scope, Send
 from zhibei.server.keys import KeyFile
 from zhibei.settings import ServerSettings
 

@@ -112,7 +112,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
-    from zhibei.server.guard import is_loopback
+    from zhibei.server.access import is_loopback
     from zhibei.server.keys import KeyFile
 
     def look() -> list[Finding]:

@@ -6,8 +6,8 @@ from zhibei.app import App
 from zhibei.errors import NotPermitted
 from zhibei.refs import ModelRef
 from zhibei.server import generation
+from zhibei.server.access import is_loopback
 from zhibei.server.ask import Ask
-from zhibei.server.guard import is_loopback
 
 
 def check_source(app: App, ref: str) -> None:
