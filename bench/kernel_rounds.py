@@ -196,7 +196,8 @@ def measure_loads(sides: Sequence[Side], model: Model, setting: Setting, effort:
 
 def _touch(num_bytes: int) -> None:
     """Use so much memory and give it back: a virtual machine may get what it touches first only while it waits."""
-    with mmap.mmap(-1, num_bytes) as memory:
+    # Private, as a process's own memory is: what is shared comes in small pages, and leaves the large ones untouched.
+    with mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         if hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
         memory[:: mmap.PAGESIZE] = bytes(len(range(0, num_bytes, mmap.PAGESIZE)))
