@@ -8,7 +8,7 @@ namespace zhibei {
 
 namespace {
 
-// By hand, since Clang does not know the feature's name.
+// By hand: Clang 14 does not know the feature's name.
 bool has_f16c() {
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
