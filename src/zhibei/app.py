@@ -113,7 +113,7 @@ def pull_options(settings: Settings) -> PullOptions:
             is_offline=download.offline,
         ),
         hubs={
-            "hf": Hub(hubs.hf_endpoint.rstrip("/"), hub_mirrors(hubs), hubs.hf_token),
+            "hf": Hub(hubs.hf_endpoint.rstrip("/"), _mirrors(hubs), hubs.hf_token),
             "ms": Hub(hubs.ms_endpoint.rstrip("/"), (), hubs.ms_token),
             "ollama": Hub(hubs.ollama_registry.rstrip("/")),
         },
@@ -121,7 +121,7 @@ def pull_options(settings: Settings) -> PullOptions:
     )
 
 
-def hub_mirrors(hubs: HubSettings) -> tuple[str, ...]:
+def _mirrors(hubs: HubSettings) -> tuple[str, ...]:
     """The mirrors to try. The public one that is set from the start stands in for the public hub, and for no other."""
     usual = HubSettings()
     if hubs.hf_endpoint.rstrip("/") != usual.hf_endpoint and hubs.hf_mirrors == usual.hf_mirrors:

@@ -174,6 +174,10 @@ class Leftover:
     is_active: bool = False
 
 
+CREATED = "created:"
+"""How the source of a model begins that was made on this machine; the rest names what it was made from."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredModel:
     """A model on this disk, or of another server. ``name`` is ``name:tag``; ``problem`` says why a broken one cannot be used.
@@ -197,6 +201,11 @@ class StoredModel:
     def size_bytes(self) -> int:
         """Sum of the sizes of its files."""
         return sum(file.size_bytes for file in self.files)
+
+    @property
+    def is_created(self) -> bool:
+        """Whether it was made here, so that no source has it."""
+        return self.source.startswith(CREATED)
 
     @property
     def is_upstream(self) -> bool:

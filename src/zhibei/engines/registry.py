@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 
 from zhibei.engines.base import Backend
@@ -20,6 +20,11 @@ ENGINES: Mapping[str, str] = {
 AUTOMATIC = ("llama.cpp",)
 
 
+def no_engine(name: str, known: Collection[str]) -> BadSetting:
+    """The error of a name that is none of the ``known``."""
+    return BadSetting("There is no engine {name!r}.", hint="Use auto, {known}.", name=name, known=", ".join(known))
+
+
 def create(name: str, *arguments: object) -> Backend:
     """The backend of a name, made of what it needs.
 
@@ -27,7 +32,7 @@ def create(name: str, *arguments: object) -> Backend:
         BadSetting: there is no such engine.
     """
     if name not in ENGINES:
-        raise BadSetting("There is no engine {name!r}.", hint="Use auto, {known}.", name=name, known=", ".join(ENGINES))
+        raise no_engine(name, ENGINES)
     module, _, attribute = ENGINES[name].partition(":")
     backend: Backend = getattr(import_module(module), attribute)(*arguments)
     return backend
@@ -77,7 +82,7 @@ def choose(wanted: str, info: ModelInfo | None, task: Task, known: Mapping[str, 
         if name not in known and wanted == "auto":
             continue
         if name not in known:
-            raise BadSetting("There is no engine {name!r}.", hint="Use auto, {known}.", name=name, known=", ".join(known))
+            raise no_engine(name, known)
         engine = known[name]
         if engine.installed and model_format in engine.formats and task in engine.tasks:
             return engine

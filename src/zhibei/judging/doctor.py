@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import Literal
 from urllib.parse import urlsplit
 
+from zhibei.engines.registry import no_engine
 from zhibei.errors import ZhibeiError
 from zhibei.hardware.disk import Room
 from zhibei.i18n import N_
@@ -98,8 +99,7 @@ def engines(found: Sequence[EngineInfo], wanted: str, known: Collection[str]) ->
     """Which engines can run, and whether the one that the settings want (``auto``: any) is among the ``known``."""
     findings = []
     if wanted != "auto" and wanted not in known:
-        values = {"name": wanted, "known": ", ".join(known)}
-        findings.append(Finding("engines", "problem", N_("There is no engine {name!r}."), N_("Use auto, {known}."), values))
+        findings.append(failed("engines", no_engine(wanted, known)))
     elif wanted == TEST_ENGINE:
         message = N_("The setting engine is echo, which is for tests: it runs no model, and repeats what it is told.")
         hint = N_("Set engine (ZHIBEI_ENGINE) to auto; zhibei config shows where it is set.")
@@ -237,7 +237,7 @@ def models(stored: Sequence[StoredModel]) -> list[Finding]:
     for model in stored:
         if model.problem is not None:
             # What was made here, or lies elsewhere, no source has.
-            can_mend = bool(model.source) and not model.in_place and not model.source.startswith("created:")
+            can_mend = bool(model.source) and not model.in_place and not model.is_created
             values = {"name": model.name, "model": model.name, "problem": model.problem}
             hint = N_("Mend it: zhibei repair {model}") if can_mend else _REPULL
             findings.append(Finding("models", "problem", N_("{model} cannot be used: {problem}"), hint, values))

@@ -16,7 +16,7 @@ from zhibei.formats.gguf import MAGIC, GgufHeader, describe, parse
 from zhibei.formats.gguf_shards import check_shards
 from zhibei.formats.inspect import looks_like
 from zhibei.formats.reader import FileReader
-from zhibei.models import ModelDefaults, ModelInfo, StoredModel
+from zhibei.models import CREATED, ModelDefaults, ModelInfo, StoredModel
 from zhibei.refs import ModelName
 from zhibei.store.blobs import BlobStore
 from zhibei.store.digests import Digest
@@ -27,7 +27,6 @@ from zhibei.store.modelfile import Parameters
 from zhibei.store.uploads import store_text
 from zhibei.store.views import Views, needs_view
 
-CREATED = "created:"
 _LOCK_TIMEOUT_S = 5.0
 _HEAD_BYTES = 512
 _TEXTS = ("template", "system", "params", "licence")
@@ -92,11 +91,6 @@ def create(store: Workshop, recipe: Recipe) -> tuple[Manifest, Manifest | None]:
     if needs_view(manifest):
         store.views.ensure(manifest)
     return manifest, old
-
-
-def is_created(source: str) -> bool:
-    """Whether a model was made here, so that no source has it."""
-    return source.startswith(CREATED)
 
 
 def _foundation(store: Workshop, recipe: Recipe) -> tuple[tuple[ManifestFile, ...], ModelInfo | None, ModelDefaults, str | None]:
@@ -250,7 +244,7 @@ def jinja_of(template: str) -> str:
 
 def _check_free(old: Manifest | None, new: Manifest, store: Workshop) -> None:
     """A name is taken only from what was made here too, or from what loses no file by it."""
-    if old is None or is_created(old.source) or store.show(old).problem is not None:
+    if old is None or old.source.startswith(CREATED) or store.show(old).problem is not None:
         return
     weights = {(file.digest, file.path) for file in old.files if file.role not in _TEXTS}
     if weights <= {(file.digest, file.path) for file in new.files}:

@@ -107,15 +107,19 @@ class Disk:
         """Bytes that this user may still write to the disk that holds ``path``, which need not exist yet."""
         import shutil
 
-        while not path.exists() and path != path.parent:
-            path = path.parent
-        return shutil.disk_usage(path).free
+        return shutil.disk_usage(_existing(path)).free
 
     def may_write(self, path: Path) -> bool:
         """Whether this user may write to the directory ``path``, or make it where it does not exist yet. Writes nothing."""
-        while not path.exists() and path != path.parent:
-            path = path.parent
-        return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+        place = _existing(path)
+        return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest directory above it that is there."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
 
 
 if sys.platform == "win32":

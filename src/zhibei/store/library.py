@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from zhibei.errors import BadRequest, ModelBroken, ModelNotFound
 from zhibei.i18n import Phrase
-from zhibei.models import Leftover, StoredFile, StoredModel
+from zhibei.models import CREATED, Leftover, StoredFile, StoredModel
 from zhibei.refs import ModelName, ModelRef
 from zhibei.store.blobs import GRACE_S, BlobStore
 from zhibei.store.catalog import Catalog
@@ -308,7 +308,7 @@ class Library:
         return next((model for model in found if model.model_path and path in (model.model_path, model.model_path.parent)), None)
 
     def _source_of(self, manifest: Manifest) -> ModelRef:
-        if manifest.source.startswith("created:"):
+        if manifest.source.startswith(CREATED):
             raise BadRequest(
                 "The model {name} was made on this machine; no source has it.", hint="Make it again.", name=str(manifest.name)
             )

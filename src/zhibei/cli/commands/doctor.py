@@ -23,7 +23,7 @@ from zhibei.i18n import N_
 from zhibei.judging import doctor
 from zhibei.judging.doctor import CheckName, Finding, Listener, Opening
 from zhibei.plans import Hardware
-from zhibei.settings import HubSettings, Settings, outgoing_proxy, unknown_variables
+from zhibei.settings import Settings, outgoing_proxy, unknown_variables
 
 # What a problem of a check means to a script; those that are not here can only be noted.
 _CODES: dict[CheckName, int] = {
@@ -92,9 +92,7 @@ def _findings(invocation: Invocation, hardware: Hardware, *, is_online: bool) ->
     yield from _store(settings)
     yield from _settings(settings)
     yield from doctor.server(_listener(settings), __version__, settings.server.port)
-    yield from doctor.proxies([_proxy(url) for url in _hub_urls(settings.hubs)])
-    if is_online:
-        yield from _hubs(settings)
+    yield from _network(settings, is_online=is_online)
 
 
 def _store(settings: Settings) -> Iterator[Finding]:
@@ -155,12 +153,17 @@ def _listener(settings: Settings) -> Listener:
     return replace(found, residents=tuple(state.residents))
 
 
-def _hub_urls(hubs: HubSettings) -> tuple[str, ...]:
-    """What pulls may ask: the hubs, and the mirrors of the first."""
-    from zhibei.app import hub_mirrors
+def _network(settings: Settings, *, is_online: bool) -> Iterator[Finding]:
+    from zhibei.app import pull_options
 
-    urls = (hubs.hf_endpoint.rstrip("/"), *hub_mirrors(hubs), hubs.ms_endpoint.rstrip("/"), hubs.ollama_registry.rstrip("/"))
-    return tuple(dict.fromkeys(urls))
+    options = pull_options(settings)
+    urls = tuple(dict.fromkeys(url for hub in options.hubs.values() for url in (hub.endpoint, *hub.mirrors)))
+    yield from doctor.proxies([_proxy(url) for url in urls])
+    if is_online:
+        from zhibei.store.reachability import ask_all
+
+        problems = asyncio.run(ask_all(urls, options.fetch))
+        yield from doctor.hubs([(urlsplit(url).netloc, problem) for url, problem in zip(urls, problems, strict=True)])
 
 
 def _proxy(url: str) -> str | ZhibeiError | None:
@@ -168,12 +171,3 @@ def _proxy(url: str) -> str | ZhibeiError | None:
         return outgoing_proxy(url)
     except ZhibeiError as error:
         return error
-
-
-def _hubs(settings: Settings) -> list[Finding]:
-    from zhibei.app import pull_options
-    from zhibei.store.reachability import ask_all
-
-    urls = _hub_urls(settings.hubs)
-    problems = asyncio.run(ask_all(urls, pull_options(settings).fetch))
-    return doctor.hubs([(urlsplit(url).netloc, problem) for url, problem in zip(urls, problems, strict=True)])

@@ -13,7 +13,7 @@ from zhibei.errors import ModelFileError, ModelNotFound, StoreError
 from zhibei.formats.gguf import GgufHeader, MetadataValue, Omitted, parse
 from zhibei.formats.gguf_arrays import read_array
 from zhibei.formats.reader import FileReader
-from zhibei.models import ModelDefaults, StoredModel
+from zhibei.models import CREATED, ModelDefaults, StoredModel
 from zhibei.plans import Resident
 from zhibei.store.modelfile import Modelfile, Parameters, parameter_lines, show
 from zhibei.wire import encode
@@ -66,7 +66,7 @@ def details_json(model: StoredModel) -> Json:
     if model.paths("projector"):
         families.append("clip")
     found: Json = {
-        "parent_model": model.source.partition("created:")[2] if model.source.startswith("created:") else "",
+        "parent_model": model.source.removeprefix(CREATED) if model.is_created else "",
         "format": info.format if info is not None else "",
         "family": family,
         "families": families,

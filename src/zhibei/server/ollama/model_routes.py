@@ -219,7 +219,7 @@ async def _pull(app: App, text: str) -> AsyncGenerator[PullEvent | str, None]:
     """The events of a pull: of a newer version where the model is here already and came from elsewhere."""
     here = await asyncio.to_thread(_here, app, text)
     wanted = pulling.wanted(text, is_known=here is not None or _is_pullable(app, text))
-    source = ModelRef.parse(here.source) if here is not None and not here.source.startswith("created:") else wanted.ref
+    source = ModelRef.parse(here.source) if here is not None and not here.is_created else wanted.ref
     check_source(app, str(source))
     if here is not None and source.source in ("hf", "ms", "ollama", "pypi"):
         return _events(app.library.update(ModelName.parse(here.name)))
